@@ -1,0 +1,21 @@
+"""Errors that a user can cause: one sentence each that says what to do; the command exits with code 2."""
+
+
+class GraftError(Exception):
+    """Base of every error that a user can cause."""
+
+
+class ConfigError(GraftError):
+    """A model, recipe or command setting that cannot work."""
+
+
+class ConversionError(GraftError):
+    """A source model that cannot be read as one of the known families."""
+
+
+class CheckpointError(GraftError):
+    """Files of weights that are missing, damaged or do not belong together."""
+
+
+class TaskError(GraftError):
+    """A task file or its data that cannot be used."""
