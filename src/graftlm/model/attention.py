@@ -1,0 +1,66 @@
+"""Multi-head attention over a stack's own tokens, over a memory, or over both in one softmax."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from graftlm.model.config import StackConfig
+from graftlm.model.kernels import Linear, attend
+from graftlm.model.norm import RMSNorm
+from graftlm.model.rotary import RotaryTable
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of some tokens; each (B, G, K, E)."""
+
+    key: Tensor
+    value: Tensor
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with optional head norms, soft-cap and rotary positions.
+
+    `memory_width` is the width of what keys and values are made from; the stack's own width by default.
+    """
+
+    def __init__(self, config: StackConfig, memory_width: int | None = None) -> None:
+        super().__init__()
+        self.config = config
+        width, head = config.hidden_size, config.head_dim
+        source = width if memory_width is None else memory_width
+        self.q_proj = Linear(width, config.num_heads * head, bias=config.qkv_bias)
+        self.k_proj = Linear(source, config.num_kv_heads * head, bias=config.qkv_bias)
+        self.v_proj = Linear(source, config.num_kv_heads * head, bias=config.qkv_bias)
+        self.o_proj = Linear(config.num_heads * head, width, bias=config.output_bias)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(head, config.norm_eps, config.norm_unit_offset)
+            self.k_norm = RMSNorm(head, config.norm_eps, config.norm_unit_offset)
+
+    def query(self, x: Tensor, rotary: RotaryTable | None) -> Tensor:
+        """(B, T, D) -> (B, H, T, E)."""
+        query = self._heads(self.q_proj(x))
+        if self.config.qk_norm:
+            query = self.q_norm(query)
+        return query if rotary is None else rotary(query)
+
+    def key_value(self, x: Tensor, rotary: RotaryTable | None) -> KeyValue:
+        """(B, K, D) -> keys and values of these tokens."""
+        key, value = self._heads(self.k_proj(x)), self._heads(self.v_proj(x))
+        if self.config.qk_norm:
+            key = self.k_norm(key)
+        return KeyValue(key if rotary is None else rotary(key), value)
+
+    def forward(self, query: Tensor, parts: list[KeyValue], mask: Tensor) -> Tensor:
+        """Attend to the concatenation of `parts` under `mask` (B, 1, T, K). Returns (B, T, D)."""
+        key = parts[0].key if len(parts) == 1 else torch.cat([part.key for part in parts], dim=2)
+        value = parts[0].value if len(parts) == 1 else torch.cat([part.value for part in parts], dim=2)
+        dropout = self.config.attention_dropout if self.training else 0.0
+        output = attend(
+            query, key, value, mask, scale=self.config.scale, softcap=self.config.attention_softcap, dropout=dropout
+        )
+        mixed: Tensor = self.o_proj(output.transpose(1, 2).flatten(2))
+        return mixed
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)

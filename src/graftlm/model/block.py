@@ -1,0 +1,125 @@
+"""One transformer layer; encoder and decoder differ only in whether it reads a memory, and how."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from torch import Tensor, nn
+from transformers import EncoderDecoderCache
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from graftlm.model.attention import Attention, KeyValue
+from graftlm.model.config import StackConfig
+from graftlm.model.mlp import GatedMLP
+from graftlm.model.norm import RMSNorm
+from graftlm.model.rotary import RotaryTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryReading:
+    """How a decoder layer reads its memory."""
+
+    mode: Literal["merged", "separate"]
+    width: int
+    """Width of the memory."""
+    norm: bool
+    """The memory passes the layer's own input norm first (merged only)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What all layers of one type see in one forward pass: positions and masks."""
+
+    mask: Tensor
+    """(B, 1, T, K); in merged mode K counts the memory first, then the target."""
+    rotary: RotaryTable | None
+    """Of the layer's own tokens."""
+    memory_mask: Tensor | None = None
+    """(B, 1, T, S), separate mode only."""
+    memory_rotary: RotaryTable | None = None
+    """Of the memory's keys; None where the memory carries no positions."""
+
+
+class Block(GradientCheckpointingLayer):
+    """Self-attention (merged with the memory, or not), optional cross-attention, gated MLP; each a residual.
+
+    Source: pre-norm arXiv 2002.04745; sandwich norms and cross-attention order as in T5Gemma (arXiv 2504.06225, 3.1);
+    merged attention T5Gemma 2 (arXiv 2512.14856, 2).
+    """
+
+    def __init__(self, config: StackConfig, index: int, reading: MemoryReading | None = None) -> None:
+        super().__init__()
+        self.index = index
+        self.layer_type = config.layer_types[index]
+        self.reading = reading
+        self.attention_norm = _norm(config)
+        self.attention = Attention(config)
+        self.attention_out_norm = _out_norm(config)
+        if reading is not None and reading.mode == "separate":
+            self.cross_attention_norm = _norm(config)
+            self.cross_attention = Attention(config, memory_width=reading.width)
+            self.cross_attention_out_norm = _out_norm(config)
+        self.mlp_norm = _norm(config)
+        self.mlp = GatedMLP(config)
+        self.mlp_out_norm = _out_norm(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        view: View,
+        memory: Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D); `memory` (B, S, D') is not needed once `past_key_values` holds its keys."""
+        y = self.attention_norm(x)
+        own = self.attention.key_value(y, view.rotary)
+        if past_key_values is not None:
+            own = KeyValue(*past_key_values.self_attention_cache.update(own.key, own.value, self.index))
+        parts = [own]
+        if self.reading is not None and self.reading.mode == "merged":
+            parts.insert(0, self.memory_key_value(memory, view, past_key_values))
+        y = self.attention(self.attention.query(y, view.rotary), parts, view.mask)
+        x = x + self.attention_out_norm(y)
+        if self.reading is not None and self.reading.mode == "separate":
+            assert view.memory_mask is not None
+            query = self.cross_attention.query(
+                self.cross_attention_norm(x), view.rotary if view.memory_rotary is not None else None
+            )
+            y = self.cross_attention(query, [self.memory_key_value(memory, view, past_key_values)], view.memory_mask)
+            x = x + self.cross_attention_out_norm(y)
+        y = self.mlp_out_norm(self.mlp(self.mlp_norm(x)))
+        return cast(Tensor, x + y)
+
+    def memory_key_value(
+        self, memory: Tensor | None, view: View, past_key_values: EncoderDecoderCache | None = None
+    ) -> KeyValue:
+        """Keys and values of the memory, computed once per source and then taken from the cache."""
+        assert self.reading is not None
+        if past_key_values is not None and past_key_values.is_updated.get(self.index):
+            layer = cast(DynamicLayer, past_key_values.cross_attention_cache.layers[self.index])
+            return KeyValue(cast(Tensor, layer.keys), cast(Tensor, layer.values))
+        assert memory is not None, "the first step of decoding needs the memory"
+        attention = self.attention if self.reading.mode == "merged" else self.cross_attention
+        if self.reading.norm:
+            memory = self.attention_norm(memory)
+        made = attention.key_value(memory, view.memory_rotary)
+        if past_key_values is not None:
+            made = KeyValue(*past_key_values.cross_attention_cache.update(made.key, made.value, self.index))
+            past_key_values.is_updated[self.index] = True
+        return made
+
+
+class Layers(nn.ModuleList):
+    """The layers of a stack, in order."""
+
+    def __iter__(self) -> Iterator[Block]:
+        return cast(Iterator[Block], super().__iter__())
+
+
+def _norm(config: StackConfig) -> RMSNorm:
+    return RMSNorm(config.hidden_size, config.norm_eps, config.norm_unit_offset)
+
+
+def _out_norm(config: StackConfig) -> nn.Module:
+    return _norm(config) if config.norm_placement == "sandwich" else nn.Identity()

@@ -1,0 +1,99 @@
+"""The decoder stack: a language model whose layers may read a memory."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import EncoderDecoderCache
+
+from graftlm.model.block import Block, Layers, MemoryReading, View
+from graftlm.model.config import StackConfig
+from graftlm.model.embedding import Embedding
+from graftlm.model.mask import visible
+from graftlm.model.norm import RMSNorm
+from graftlm.model.rotary import Rotary, RotaryTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where tokens stand: positions and which of them are real; each (B, K)."""
+
+    positions: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySettings:
+    """How the whole decoder reads its memory."""
+
+    mode: Literal["merged", "separate"]
+    width: int
+    norm: bool
+    rotary: bool
+    window: bool
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and final norm; `memory` None makes it the plain language model."""
+
+    def __init__(self, config: StackConfig, memory: MemorySettings | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.memory = memory
+        reading = None if memory is None else MemoryReading(mode=memory.mode, width=memory.width, norm=memory.norm)
+        self.embedding = Embedding(config.vocab_size, config.hidden_size, config.embedding_scale)
+        self.layers = Layers(Block(config, i, reading) for i in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps, config.norm_unit_offset)
+        self.rotary = Rotary(config)
+
+    def forward(
+        self,
+        ids: Tensor,
+        target: Placement,
+        memory: Tensor | None = None,
+        source: Placement | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+    ) -> list[Tensor]:
+        """States of the target tokens: h_0 … h_M and, last, the normed output; each (B, T, D).
+
+        Shapes: ids (B, T); `target` places all tokens so far, cached ones included (B, past + T);
+        memory (B, M or 1, S, D') and `source`, its placement (B, S). Neither is read where no memory is set up.
+        """
+        x = self.embedding(ids)
+        views = self.views(x, target, source)
+        states = [x]
+        for layer in self.layers:
+            # A memory of one entry serves every layer; by then it may already be cached, and be None.
+            read = None if memory is None else memory[:, min(layer.index, memory.shape[1] - 1)]
+            x = layer(x, views[layer.layer_type], read, past_key_values=past_key_values)
+            states.append(x)
+        states.append(self.norm(x))
+        return states
+
+    def views(self, x: Tensor, target: Placement, source: Placement | None) -> dict[str, View]:
+        """Masks and rotary tables by layer type, for the last T of the placed target tokens."""
+        queries = target.positions[:, -x.shape[1] :]
+        rotary = self.rotary(queries, x.dtype)
+        memory_rotary = self.memory_tables(source, x.dtype)
+        views: dict[str, View] = {}
+        for kind in dict.fromkeys(self.config.layer_types):
+            window = self.config.window if kind == "sliding_attention" else None
+            mask = visible(queries, target.positions, target.valid, causal=True, window=window)
+            seen = None
+            if self.memory is not None:
+                assert source is not None
+                bound = window if self.memory.window else None
+                seen = visible(queries, source.positions, source.valid, causal=False, window=bound)
+                if self.memory.mode == "merged":
+                    mask, seen = torch.cat((seen, mask), dim=-1), None
+            views[kind] = View(
+                mask=mask, rotary=rotary.get(kind), memory_mask=seen, memory_rotary=memory_rotary.get(kind)
+            )
+        return views
+
+    def memory_tables(self, source: Placement | None, dtype: torch.dtype) -> dict[str, RotaryTable]:
+        """Rotary tables of the memory's keys by layer type; empty where the memory carries no positions."""
+        if source is None or self.memory is None or not self.memory.rotary:
+            return {}
+        return self.rotary(source.positions, dtype)

@@ -1,0 +1,56 @@
+"""The encoder stack: it keeps every state, because a bridge may read any of them."""
+
+from torch import Tensor, nn
+
+from graftlm.model.block import Block, Layers, View
+from graftlm.model.config import StackConfig
+from graftlm.model.embedding import Embedding
+from graftlm.model.mask import visible
+from graftlm.model.norm import RMSNorm
+from graftlm.model.rotary import Rotary
+
+
+class Encoder(nn.Module):
+    """Layers over the source, causal or bidirectional. Without `own_embedding` it is given embedded tokens."""
+
+    # transformers' generate asks the encoder for the name of the input that it shares with the model.
+    main_input_name = "input_ids"
+
+    def __init__(self, config: StackConfig, *, causal: bool, own_embedding: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.causal = causal
+        if own_embedding:
+            self.embedding = Embedding(config.vocab_size, config.hidden_size, config.embedding_scale)
+        self.layers = Layers(Block(config, i) for i in range(config.num_layers))
+        self.norm = (
+            RMSNorm(config.hidden_size, config.norm_eps, config.norm_unit_offset)
+            if config.final_norm
+            else nn.Identity()
+        )
+        self.rotary = Rotary(config)
+
+    def forward(self, embedded: Tensor, mask: Tensor, positions: Tensor) -> list[Tensor]:
+        """States h_0 … h_N, raw, each (B, S, D). Shapes: embedded (B, S, D), mask and positions (B, S)."""
+        views = self.views(embedded, mask, positions)
+        states = [embedded]
+        for layer in self.layers:
+            states.append(layer(states[-1], views[layer.layer_type]))
+        return states
+
+    def views(self, embedded: Tensor, mask: Tensor, positions: Tensor) -> dict[str, View]:
+        """Masks and rotary tables by layer type."""
+        rotary = self.rotary(positions, embedded.dtype)
+        return {
+            kind: View(
+                mask=visible(
+                    positions,
+                    positions,
+                    mask,
+                    causal=self.causal,
+                    window=self.config.window if kind == "sliding_attention" else None,
+                ),
+                rotary=rotary.get(kind),
+            )
+            for kind in dict.fromkeys(self.config.layer_types)
+        }

@@ -1,0 +1,238 @@
+"""GraftForConditionalGeneration: encoder, bridge and decoder as one transformers model."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin
+from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.utils.generic import ModelOutput, can_return_tuple
+
+from graftlm.errors import ConfigError
+from graftlm.model.bridge import Bridge
+from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
+from graftlm.model.decoder import Decoder, MemorySettings, Placement
+from graftlm.model.encoder import Encoder
+from graftlm.model.kernels import Linear
+from graftlm.model.position import last_token_mask, positions_from_mask
+from graftlm.model.pretrained import IGNORED_LABEL, GraftPreTrainedModel, token_loss
+
+
+@dataclass
+class EncoderOutput(ModelOutput):
+    """What the decoder needs of a source; computed once, expandable row by row for beams."""
+
+    last_hidden_state: Tensor | None = None
+    """Last state of the encoder, normed where the stack has a final norm; (B, S, D)."""
+    memory: Tensor | None = None
+    """(B, M, S, D), M = 1 where all decoder layers read the same."""
+    last_token: Tensor | None = None
+    """Last real source token of each row; (B, 1)."""
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
+    """Encoder–decoder made of language models. `config` says everything about its shape."""
+
+    config_class = GraftConfig
+    main_input_name = "input_ids"
+    base_model_prefix = ""
+
+    def __init__(self, config: GraftConfig) -> None:
+        super().__init__(config)
+        if not isinstance(config.encoder, StackConfig) or not isinstance(config.decoder, StackConfig):
+            raise ConfigError("A graft needs both an encoder and a decoder; make one with graftlm.adapt.")
+        assert isinstance(config.bridge, BridgeConfig)
+        # The Trainer counts label tokens by the kind of loss; ours takes no further shift.
+        self.loss_type = "ForMaskedLM"
+        self.encoder = Encoder(
+            config.encoder,
+            causal=config.encoder_attention == "causal",
+            own_embedding=not config.share_embeddings,
+        )
+        self.bridge = Bridge(config.bridge)
+        self.decoder = Decoder(
+            config.decoder,
+            MemorySettings(
+                mode=cast(Literal["merged", "separate"], config.cross_mode),
+                width=config.encoder.hidden_size,
+                norm=config.memory_norm == "layer_input",
+                rotary=config.memory_rotary,
+                window=config.memory_window == "by_position",
+            ),
+        )
+        self.lm_head = Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
+        self.post_init()
+
+    @property
+    def starts_with_source(self) -> bool:
+        """The decoder's first input is the last source token."""
+        return bool(self.config.decoder_start == "last_source_token")
+
+    @property
+    def source_embedding(self) -> nn.Module:
+        """The table that the encoder reads: its own, or the decoder's."""
+        return self.decoder.embedding if self.config.share_embeddings else self.encoder.embedding
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The table that reads the source."""
+        return self.source_embedding
+
+    def get_decoder(self) -> nn.Module:
+        """The decoder stack."""
+        return self.decoder
+
+    def set_encoder_attention(self, attention: str) -> None:
+        """Make the encoder `causal` or `bidirectional` at once; its weights stay.
+
+        Raises: ConfigError for another value, and for causal windows that were given up before.
+        """
+        if attention not in ("causal", "bidirectional"):
+            raise ConfigError(f"encoder_attention is {attention!r}; it must be 'causal' or 'bidirectional'.")
+        if attention == self.config.encoder_attention:
+            return
+        if attention == "bidirectional":
+            self.config.encoder = self.encoder.config = self.encoder.config.bidirectional()
+        elif self.encoder.config.window is not None:
+            raise ConfigError("Bidirectional windows cannot be made causal again; adapt the LLM anew.")
+        self.config.encoder_attention = attention
+        self.encoder.causal = attention == "causal"
+
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
+    ) -> EncoderOutput:
+        """Run encoder and bridge. Shapes: input_ids and attention_mask (B, S)."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        states = self.encoder(self.source_embedding(input_ids), mask, positions_from_mask(mask))
+        return EncoderOutput(
+            last_hidden_state=self.encoder.norm(states[-1]),
+            memory=self.bridge(states, self.encoder.norm),
+            last_token=(input_ids * last_token_mask(mask)).sum(-1, keepdim=True),
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: EncoderOutput | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Seq2SeqLMOutput:
+        """Logits of every target token, (B, T, V), and the loss where `labels` are given.
+
+        `input_ids` (B, S) holds the whole source. `labels` (B, T) are the target tokens, -100 where they do not count;
+        the decoder's inputs are made from them by a shift to the right, unless `decoder_input_ids` are given.
+        `decoder_attention_mask` (B, past + T) marks real target inputs.
+        Raises: ConfigError for inputs that are missing or asked-for outputs that do not exist.
+        """
+        if output_attentions:
+            raise ConfigError("output_attentions is not available: attention runs in fused kernels.")
+        if encoder_outputs is None:
+            if input_ids is None:
+                raise ConfigError("Give input_ids or encoder_outputs.")
+            encoder_outputs = self.encode(input_ids, attention_mask, bool(output_hidden_states))
+        assert encoder_outputs.memory is not None
+        if decoder_input_ids is None:
+            if labels is None:
+                raise ConfigError("Give labels or decoder_input_ids.")
+            decoder_input_ids = self.shift_right(labels, encoder_outputs)
+        if past_key_values is None and use_cache:
+            past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        batch, _, length, _ = encoder_outputs.memory.shape
+        if attention_mask is None:
+            attention_mask = torch.ones(batch, length, dtype=torch.long, device=decoder_input_ids.device)
+        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        states = self.decoder(
+            decoder_input_ids,
+            self.place_target(decoder_input_ids, attention_mask, decoder_attention_mask, past),
+            encoder_outputs.memory,
+            self.place_source(attention_mask),
+            past_key_values,
+        )
+        logits = self.logits(states[-1])
+        return Seq2SeqLMOutput(
+            loss=None if labels is None else token_loss(logits, labels, num_items_in_batch),
+            logits=logits,
+            past_key_values=past_key_values,
+            decoder_hidden_states=tuple(states) if output_hidden_states else None,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+        )
+
+    def shift_right(self, labels: Tensor, encoder_outputs: EncoderOutput) -> Tensor:
+        """Decoder inputs for `labels`: the start token, then all labels but the last.
+
+        With the last source token 7, labels [[5, 6, -100]] become [[7, 5, 6]]; -100 becomes the padding token.
+        """
+        pad = self.config.pad_token_id or 0
+        if self.starts_with_source:
+            assert encoder_outputs.last_token is not None
+            start = encoder_outputs.last_token
+        else:
+            start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
+        return torch.cat((start, labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED_LABEL, pad)), dim=1)
+
+    def place_source(self, attention_mask: Tensor) -> Placement:
+        """Positions of the memory and which of its slots count."""
+        valid = attention_mask.bool()
+        if self.starts_with_source:
+            valid = valid & ~last_token_mask(attention_mask)
+        return Placement(positions=positions_from_mask(attention_mask), valid=valid)
+
+    def place_target(
+        self, decoder_input_ids: Tensor, attention_mask: Tensor, decoder_attention_mask: Tensor | None, past: int
+    ) -> Placement:
+        """Positions of all target inputs so far, cached ones included, and which of them are real."""
+        batch, length = decoder_input_ids.shape
+        if decoder_attention_mask is None:
+            decoder_attention_mask = torch.ones(batch, past + length, dtype=torch.long, device=decoder_input_ids.device)
+        positions = positions_from_mask(decoder_attention_mask)
+        if self.config.positions == "continued":
+            offset = attention_mask.long().sum(-1, keepdim=True)
+            positions = positions + (offset - 1 if self.starts_with_source else offset)
+        return Placement(positions=positions, valid=decoder_attention_mask)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """transformers' `generate`; where decoding starts from the last source token, that token is not returned."""
+        output: Any = super().generate(*args, **kwargs)  # type: ignore[misc]
+        if not self.starts_with_source:
+            return output
+        if isinstance(output, Tensor):
+            return output[:, 1:]
+        output.sequences = output.sequences[:, 1:]
+        return output
+
+    def _prepare_text_encoder_decoder_kwargs_for_generation(  # type: ignore[override]
+        self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], **unused: Any
+    ) -> dict[str, Any]:
+        model_kwargs["encoder_outputs"] = self.encode(inputs_tensor, model_kwargs.get("attention_mask"))
+        return model_kwargs
+
+    def _prepare_decoder_input_ids_for_generation(  # type: ignore[override]
+        self,
+        batch_size: int,
+        model_input_name: str,
+        model_kwargs: dict[str, Any],
+        decoder_start_token_id: Tensor,
+        device: torch.device | None = None,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        if not self.starts_with_source:
+            return super()._prepare_decoder_input_ids_for_generation(  # type: ignore[misc]
+                batch_size, model_input_name, model_kwargs, decoder_start_token_id, device
+            )
+        start: Tensor = model_kwargs["encoder_outputs"].last_token
+        given = model_kwargs.pop("decoder_input_ids", None)
+        if given is None:
+            return start, model_kwargs
+        if not torch.equal(given[:, :1], start):
+            raise ConfigError("decoder_input_ids must begin with the last source token of each row.")
+        return given, model_kwargs

@@ -1,0 +1,64 @@
+"""What the models of this package share: loading, saving, initialisation, the output head and the loss."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from graftlm.errors import ConfigError
+from graftlm.model.decoder import Decoder
+from graftlm.model.kernels import Linear
+from graftlm.model.norm import RMSNorm
+
+IGNORED_LABEL = -100
+"""Label of positions that the loss leaves out."""
+
+
+class GraftPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation shared by the models of this package."""
+
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Block"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_attention_backend = False
+    _tied_weights_keys = {"lm_head.weight": "decoder.embedding.weight"}
+    accepts_loss_kwargs = True
+
+    decoder: Decoder
+    lm_head: Linear
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, RMSNorm) and module.unit_offset:
+            init.zeros_(module.weight)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Refused: the decoder's table is shared by everything that was tuned on it."""
+        raise ConfigError("The vocabulary of a graft is fixed; use reserved tokens of the tokenizer instead.")
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The output head."""
+        return self.lm_head
+
+    def logits(self, state: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, V), soft-capped where the family does."""
+        logits: Tensor = self.lm_head(state)
+        cap = self.decoder.config.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def token_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
+    """Cross-entropy in fp32 over labels that are not -100: their mean, or their sum over `num_items`.
+
+    Shapes: logits (B, T, V), labels (B, T) aligned with them -> scalar, in nats per token.
+    """
+    reduction = "mean" if num_items is None else "sum"
+    loss = F.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED_LABEL, reduction=reduction
+    )
+    return loss if num_items is None else loss / num_items

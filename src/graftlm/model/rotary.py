@@ -1,0 +1,86 @@
+"""Rotary position embedding, with a set of frequencies per layer type and every scaling of transformers."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from graftlm.errors import ConfigError
+from graftlm.model.config import StackConfig
+
+BY_LENGTH = ("dynamic", "longrope")
+"""Scalings whose frequencies depend on the length of the sequence."""
+
+
+class RotaryTable(NamedTuple):
+    """Cosines and sines of one set of positions; each (B, 1, T, E)."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate heads by their positions. Shapes: (B, H, T, E) -> the same."""
+        first, second = x.chunk(2, dim=-1)
+        return x * self.cos + torch.cat((-second, first), dim=-1) * self.sin
+
+
+class Rotary(nn.Module):
+    """Frequencies of one stack, by layer type; a type without an entry in `config.rotary` has no rotary positions.
+
+    Source: arXiv 2104.09864; scalings as in transformers, modeling_rope_utils.py.
+    """
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._frequencies: dict[tuple[str, torch.device, int], tuple[Tensor, float]] = {}
+        for parameters in config.rotary.values():
+            kind = parameters.get("rope_type", "default")
+            if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
+                raise ConfigError(f"Unknown rope_type {kind!r}; known are default, {', '.join(ROPE_INIT_FUNCTIONS)}.")
+
+    def forward(self, positions: Tensor, dtype: torch.dtype, length: int | None = None) -> dict[str, RotaryTable]:
+        """Tables for positions (B, T), by layer type.
+
+        `length` is the number of tokens that scalings by length go by; by default the largest position plus one.
+        """
+        tables = {}
+        for layer_type, parameters in self.config.rotary.items():
+            by_length = parameters.get("rope_type", "default") in BY_LENGTH
+            reach = (int(positions.max()) + 1 if length is None else length) if by_length else 0
+            frequencies, factor = self.frequencies(layer_type, parameters, positions.device, reach)
+            angles = positions[..., None].float() * frequencies
+            angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
+            tables[layer_type] = RotaryTable((angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype))
+        return tables
+
+    def frequencies(
+        self, layer_type: str, parameters: Mapping[str, Any], device: torch.device, length: int
+    ) -> tuple[Tensor, float]:
+        """Inverse frequencies (E/2) in fp32 and the factor on the tables."""
+        key = (layer_type, device, length)
+        if key not in self._frequencies:
+            # Only lengths make new keys; one entry per layer type keeps long generations from piling them up.
+            self._frequencies = {k: v for k, v in self._frequencies.items() if k[0] != layer_type}
+            self._frequencies[key] = self._compute(parameters, device, length)
+        return self._frequencies[key]
+
+    def _compute(self, parameters: Mapping[str, Any], device: torch.device, length: int) -> tuple[Tensor, float]:
+        head_dim = self.config.head_dim
+        kind = parameters.get("rope_type", "default")
+        if kind == "default":
+            exponents = torch.arange(0, head_dim, 2, dtype=torch.float, device=device) / head_dim
+            return 1.0 / parameters["rope_theta"] ** exponents, 1.0
+        view = SimpleNamespace(
+            rope_parameters=dict(parameters),
+            head_dim=head_dim,
+            hidden_size=self.config.hidden_size,
+            num_attention_heads=self.config.num_heads,
+            max_position_embeddings=self.config.max_position_embeddings,
+            standardize_rope_params=lambda: None,
+        )
+        frequencies, factor = ROPE_INIT_FUNCTIONS[kind](view, device, seq_len=length or None)  # type: ignore[arg-type]
+        return frequencies.float(), float(factor)
