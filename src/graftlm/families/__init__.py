@@ -1,0 +1,1 @@
+"""Families of the ecosystem as values, and the reading of their checkpoints."""

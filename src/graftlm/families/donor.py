@@ -1,0 +1,143 @@
+"""A pretrained LLM as a source of weights: its config in our terms, and its tensors under our names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, GenerationConfig
+
+from graftlm.errors import CheckpointError, ConversionError
+from graftlm.families.config_map import Values
+from graftlm.families.registry import family_of
+from graftlm.families.spec import Family
+from graftlm.families.tensors import TensorFolder, TensorInfo
+from graftlm.model.causal_lm import CausalLM
+from graftlm.model.config import CausalLMConfig
+
+
+@dataclass(frozen=True)
+class Donor:
+    """One source checkpoint, checked in full: every expected tensor is there in its shape, and no other."""
+
+    folder: Path
+    family: Family
+    config: CausalLMConfig
+    tensors: TensorFolder
+
+    def info(self, name: str) -> TensorInfo:
+        """Header of one of our tensors."""
+        return self.tensors.infos[self.source_name(name)]
+
+    def read(self, name: str) -> torch.Tensor:
+        """One of our tensors, as stored."""
+        return self.tensors.read(self.source_name(name))
+
+    def source_name(self, name: str) -> str:
+        """Name of one of our tensors in the source."""
+        found = self.family.weights.to_source(name)
+        assert found is not None, name
+        return found
+
+    def generation_config(self) -> GenerationConfig:
+        """How the source generates by default."""
+        if (self.folder / "generation_config.json").is_file():
+            return GenerationConfig.from_pretrained(self.folder)
+        return GenerationConfig.from_model_config(_stock(read_json(self.folder / "config.json")))
+
+
+def open_donor(folder: str | Path) -> Donor:
+    """Read headers and config of a checkpoint folder; no tensor yet.
+
+    Raises: ConversionError for an unknown family or unsupported settings, CheckpointError for weights that are
+    damaged or do not fit the config (all misfits at once).
+    """
+    folder = Path(folder)
+    raw = read_json(folder / "config.json")
+    family = family_of(raw.get("model_type"))
+    config = family.config.read(raw, complete(raw))
+    donor = Donor(folder, family, config, TensorFolder(folder))
+    _check_tensors(donor)
+    return donor
+
+
+def load_causal_lm(folder: str | Path, dtype: torch.dtype | None = None) -> CausalLM:
+    """The source LLM in this package's modules, in memory; `dtype` None keeps the stored one."""
+    donor = open_donor(folder)
+    with torch.device("meta"):
+        model = CausalLM(donor.config)
+    names = expected_tensors(donor.config)
+    state = {name: donor.read(name) for name in names}
+    if dtype is not None:
+        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    return model.eval()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises: CheckpointError when there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read; give the folder of a model with its {path.name}.") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is not a JSON object.")
+    return value
+
+
+def complete(raw: Values) -> Values:
+    """The config's fields after transformers filled in defaults and renamed old ones."""
+    config = _stock(raw)
+    return {name: getattr(config, name) for name in dir(config) if name in raw or name in config.to_dict()}
+
+
+def _stock(raw: Values) -> Any:
+    try:
+        return CONFIG_MAPPING[raw["model_type"]].from_dict(dict(raw))
+    except Exception as error:
+        # transformers validates with several libraries' exception types.
+        raise ConversionError(f"transformers refuses this config: {' '.join(str(error).split())}.") from error
+
+
+def expected_tensors(config: CausalLMConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that a causal LM of this config stores."""
+    with torch.device("meta"):
+        model = CausalLM(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        del shapes["lm_head.weight"]
+    return shapes
+
+
+def _check_tensors(donor: Donor) -> None:
+    expected = expected_tensors(donor.config)
+    weights = donor.family.weights
+    found = {name: weights.to_ours(name) for name in donor.tensors.infos if not weights.is_dropped(name)}
+    problems = []
+    for name, shape in expected.items():
+        source = donor.source_name(name)
+        info = donor.tensors.infos.get(source)
+        if info is None:
+            problems.append(f"{source} is missing")
+        elif info.shape != shape:
+            problems.append(f"{source} has shape {list(info.shape)} instead of {list(shape)}")
+    for source, ours in found.items():
+        if ours in expected:
+            continue
+        if ours == "lm_head.weight" and _same_table(donor):
+            continue
+        problems.append(f"{source} is unexpected")
+    if problems:
+        raise CheckpointError(f"The weights in {donor.folder} do not fit its config: {'; '.join(problems)}.")
+
+
+def _same_table(donor: Donor) -> bool:
+    """A tied model may store its table twice, if both copies are the same."""
+    head, table = donor.read("lm_head.weight"), donor.read("decoder.embedding.weight")
+    return head.shape == table.shape and head.dtype == table.dtype and torch.equal(head, table)

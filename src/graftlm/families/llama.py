@@ -1,0 +1,63 @@
+"""Llama 1 to 3. Source: transformers, models/llama (configuration_llama.py, modeling_llama.py)."""
+
+from graftlm.families.config_map import ConfigMap, Rule, ignored, pinned, same
+from graftlm.families.spec import (
+    ATTENTION,
+    EMBEDDINGS,
+    MLP,
+    ROTARY_BUFFERS,
+    Family,
+    layer,
+    one_rotary_for_all,
+    shared_rotary,
+)
+from graftlm.families.weight_map import WeightMap
+
+ATTENTION_BIAS = Rule(
+    ("attention_bias",),
+    lambda s: {"qkv_bias": s["attention_bias"], "output_bias": s["attention_bias"]},
+    lambda o: {"attention_bias": o["qkv_bias"]},
+)
+SIZES = (
+    same("vocab_size"),
+    same("hidden_size"),
+    same("intermediate_size"),
+    same("num_hidden_layers", "num_layers"),
+    same("num_attention_heads", "num_heads"),
+    same("num_key_value_heads", "num_kv_heads"),
+    same("head_dim"),
+    same("max_position_embeddings"),
+    same("rms_norm_eps", "norm_eps"),
+    same("attention_dropout"),
+    same("initializer_range"),
+    same("tie_word_embeddings"),
+    same("pad_token_id"),
+    same("bos_token_id"),
+    same("eos_token_id"),
+    ATTENTION_BIAS,
+    pinned("is_encoder_decoder", False, "only decoder-only models of this family are known"),
+)
+ROTARY = Rule(("rope_parameters", "rope_theta", "rope_scaling"), one_rotary_for_all, shared_rotary)
+
+LLAMA = Family(
+    name="llama",
+    config=ConfigMap(
+        (
+            *SIZES,
+            ROTARY,
+            same("hidden_act", "activation"),
+            same("mlp_bias"),
+            ignored("pretraining_tp", "splits the same matrix product over ranks"),
+        )
+    ),
+    weights=WeightMap(
+        (
+            *EMBEDDINGS,
+            *ATTENTION,
+            *MLP,
+            *layer("input_layernorm", "attention_norm"),
+            *layer("post_attention_layernorm", "mlp_norm"),
+        ),
+        dropped=ROTARY_BUFFERS,
+    ),
+)

@@ -1,0 +1,19 @@
+"""The families that graftlm knows, by model_type."""
+
+from graftlm.errors import ConversionError
+from graftlm.families.gemma2 import GEMMA2
+from graftlm.families.llama import LLAMA
+from graftlm.families.qwen3 import QWEN3
+from graftlm.families.spec import Family
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, QWEN3, GEMMA2)}
+
+
+def family_of(model_type: object) -> Family:
+    """The family of a config. Raises: ConversionError for one that is not known."""
+    if model_type not in FAMILIES:
+        raise ConversionError(
+            f"Models of type {model_type!r} are not supported yet; known families are {', '.join(FAMILIES)} "
+            "(CONTRIBUTING.md says how to add one)."
+        )
+    return FAMILIES[str(model_type)]

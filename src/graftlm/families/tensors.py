@@ -1,0 +1,122 @@
+"""A folder of safetensors files, read tensor by tensor and written shard by shard; nothing else is ever loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from graftlm.errors import CheckpointError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the header says of one tensor."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.dtype.itemsize * torch.Size(self.shape).numel()
+
+
+class TensorFolder:
+    """The weights of one checkpoint folder; headers are read at once, tensors on demand.
+
+    Raises: CheckpointError for pickled weights, missing or truncated shards, and dtypes that are not plain floats.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.infos: dict[str, TensorInfo] = {}
+        for file in self._files():
+            with _opened(file) as shard:
+                for name in shard.keys():  # noqa: SIM118 - safe_open is no mapping
+                    part = shard.get_slice(name)
+                    dtype = DTYPES.get(part.get_dtype())
+                    if dtype is None:
+                        raise CheckpointError(
+                            f"{file} stores {name} as {part.get_dtype()}; quantised weights cannot be adapted, "
+                            "use the float checkpoint."
+                        )
+                    self.infos[name] = TensorInfo(file, tuple(part.get_shape()), dtype)
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor, as stored."""
+        with _opened(self.infos[name].file) as shard:
+            return shard.get_tensor(name)
+
+    def _files(self) -> list[Path]:
+        index = self.folder / INDEX
+        if index.is_file():
+            try:
+                names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError) as error:
+                raise CheckpointError(f"{index} is not a valid index of shards; fetch it again.") from error
+            missing = [name for name in names if not (self.folder / name).is_file()]
+            if missing:
+                raise CheckpointError(f"{self.folder} lacks the shards {', '.join(missing)}; fetch them again.")
+            return [self.folder / name for name in names]
+        if (self.folder / SINGLE).is_file():
+            return [self.folder / SINGLE]
+        pickled = [p.name for pattern in PICKLES for p in sorted(self.folder.glob(pattern))]
+        if pickled:
+            raise CheckpointError(
+                f"{self.folder} holds only pickled weights ({pickled[0]}), which can run code; "
+                "save it as safetensors first."
+            )
+        raise CheckpointError(f"{self.folder} holds no {SINGLE} and no {INDEX}.")
+
+
+def write_shards(
+    folder: Path, sizes: Mapping[str, int], tensors: Iterable[tuple[str, torch.Tensor]], shard_bytes: int
+) -> None:
+    """Write tensors in the order in which they come, keeping one shard in memory.
+
+    `sizes` are the bytes of each tensor in that order. Files are named as transformers names them.
+    """
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    stream = iter(tensors)
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(dict(_take(stream, names)), folder / file, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(names, file))
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _take(stream: Iterator[tuple[str, torch.Tensor]], names: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
+    for expected in names:
+        name, tensor = next(stream)
+        assert name == expected
+        # Two names for one storage (a copied sub-layer) are two tensors on disk.
+        yield name, tensor.clone() if not tensor.is_contiguous() else tensor
+
+
+def _opened(file: Path) -> safe_open:
+    try:
+        return safe_open(str(file), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged or truncated ({error}); fetch it again.") from error
