@@ -1,0 +1,136 @@
+"""adapt: language models in, encoder–decoder out; in memory, or streamed into a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from graftlm.adaptation.plan import Plan, Side, make_plan
+from graftlm.adaptation.recipe import recipe_named
+from graftlm.errors import ConfigError
+from graftlm.families.donor import Donor, open_donor
+from graftlm.families.locate import locate
+from graftlm.families.tensors import write_shards
+from graftlm.files import atomic_folder, check_new_folder, write_json
+from graftlm.model.modeling import GraftForConditionalGeneration
+
+REPORT = "initialisation.json"
+SHARD_BYTES = 1_000_000_000
+
+
+def adapt(
+    source: str | Path,
+    *,
+    encoder_from: str | Path | None = None,
+    recipe: str = "lossless",
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+) -> GraftForConditionalGeneration:
+    """An encoder–decoder made of the LLM `source`, in memory.
+
+    `encoder_from` takes the encoder from another LLM (an unbalanced pair). `dtype` None keeps the stored one. `seed`
+    is for tensors that no donor has.
+    Raises: ConfigError for a pair that the recipe cannot join, ConversionError and CheckpointError for a bad source.
+    """
+    plan = plan_graft(source, encoder_from=encoder_from, recipe=recipe, seed=seed)
+    with torch.device("meta"):
+        model = GraftForConditionalGeneration(plan.config)
+    state = {name: tensor if dtype is None else tensor.to(dtype) for name, tensor in plan.tensors()}
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    model.generation_config = generation_config(plan)
+    return model.eval()
+
+
+def adapt_to_folder(
+    source: str | Path,
+    out: str | Path,
+    *,
+    encoder_from: str | Path | None = None,
+    recipe: str = "lossless",
+    seed: int = 0,
+    shard_bytes: int = SHARD_BYTES,
+) -> dict[str, Any]:
+    """The same, streamed into the new folder `out` with tokenizer and initialisation report, which is returned."""
+    check_new_folder(out)
+    plan = plan_graft(source, encoder_from=encoder_from, recipe=recipe, seed=seed)
+    tokenizer = tokenizer_of(plan.donors["decoder"].folder)
+    report = initialisation_report(plan)
+    with atomic_folder(out) as folder:
+        sizes = {name: origin.nbytes for name, origin in plan.origins.items()}
+        write_shards(folder, sizes, plan.tensors(), shard_bytes)
+        config = plan.config
+        config.architectures = [GraftForConditionalGeneration.__name__]
+        config.dtype = max((origin.dtype for origin in plan.origins.values()), key=lambda d: d.itemsize)
+        config.save_pretrained(folder)
+        generation_config(plan).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_json(folder / REPORT, report)
+    return report
+
+
+def plan_graft(source: str | Path, *, encoder_from: str | Path | None, recipe: str, seed: int) -> Plan:
+    """Read both donors' headers and lay out the graft; no tensor is loaded yet."""
+    chosen = recipe_named(recipe)
+    if encoder_from is not None and chosen.balanced_only:
+        raise ConfigError(f"Recipe {recipe} takes encoder and decoder from one LLM; leave out --encoder-from.")
+    decoder = open_donor(locate(source))
+    encoder = decoder if encoder_from is None else open_donor(locate(encoder_from))
+    if encoder is not decoder:
+        _check_same_tokens(encoder, decoder)
+    donors: dict[Side, Donor] = {"encoder": encoder, "decoder": decoder}
+    return make_plan(chosen.config(decoder.config, encoder.config), donors, seed)
+
+
+def initialisation_report(plan: Plan) -> dict[str, Any]:
+    """Which tensor came from where, and totals by kind of origin."""
+    tensors: dict[str, dict[str, Any]] = {}
+    copied = fresh = 0
+    for name, origin in plan.origins.items():
+        size = torch.Size(origin.shape).numel()
+        if origin.side is not None and origin.name is not None:
+            donor = plan.donors[origin.side]
+            tensors[name] = {"from": origin.side, "donor": str(donor.folder), "tensor": donor.source_name(origin.name)}
+            copied += size
+        else:
+            tensors[name] = {"fresh": origin.fresh, "seed": plan.seed}
+            fresh += size
+    return {
+        "recipe": plan.config.recipe,
+        "parameters": {"copied": copied, "fresh": fresh, "stored": copied + fresh},
+        "tensors": tensors,
+    }
+
+
+def generation_config(plan: Plan) -> GenerationConfig:
+    """The decoder donor's way to generate, with the tokens that an encoder–decoder needs beside it."""
+    config = plan.donors["decoder"].generation_config()
+    config.decoder_start_token_id = plan.config.decoder_start_token_id
+    if config.pad_token_id is None:
+        config.pad_token_id = plan.config.pad_token_id
+    return config
+
+
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    """Tokenizer of a checkpoint folder. Raises: ConfigError when it cannot be loaded or has no EOS token."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        # Tokenizer loading fails with many types; to the user they all mean the same.
+        raise ConfigError(
+            f"No tokenizer can be loaded from {folder} ({' '.join(str(error).split())[:200]})."
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"The tokenizer in {folder} has no EOS token, so targets could not end; set eos_token in it.")
+    return tokenizer
+
+
+def _check_same_tokens(encoder: Donor, decoder: Donor) -> None:
+    first, second = tokenizer_of(encoder.folder), tokenizer_of(decoder.folder)
+    if first.get_vocab() != second.get_vocab():
+        raise ConfigError(
+            f"{encoder.folder} and {decoder.folder} have different tokenizers; a pair must share one vocabulary."
+        )

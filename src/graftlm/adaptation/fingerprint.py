@@ -1,0 +1,58 @@
+"""The fingerprint of a decoder: a hash of its config and its stored weights, to tie task encoders to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from graftlm.families.tensors import TensorFolder
+from graftlm.model.config import StackConfig
+from graftlm.model.modeling import GraftForConditionalGeneration
+
+PARTS = ("decoder.", "lm_head.")
+
+
+def fingerprint(model: GraftForConditionalGeneration) -> str:
+    """Hash of the decoder that `model` holds.
+
+    A model may be loaded in another dtype than it is stored in. As long as it still holds its folder's tensors, the
+    hash is the folder's; a decoder that was changed in memory is hashed as it is.
+    """
+    assert isinstance(model.config.decoder, StackConfig)
+    held = _decoder_tensors(model)
+    folder = Path(model.name_or_path or "")
+    if model.name_or_path and folder.is_dir():
+        stored = TensorFolder(folder)
+        if all(name in stored.infos for name in held) and all(
+            torch.equal(stored.read(name).to(tensor.dtype), tensor.cpu()) for name, tensor in held.items()
+        ):
+            return hash_tensors(model.config.decoder, ((name, stored.read(name)) for name in held))
+    return hash_tensors(model.config.decoder, held.items())
+
+
+def hash_tensors(config: StackConfig, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """sha256 over the config and the sorted lines (name, dtype, shape, sha256 of the bytes); one tensor at a time."""
+    lines = sorted(
+        f"{name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} {_sha256(tensor)}"
+        for name, tensor in tensors
+    )
+    text = "\n".join([json.dumps(config.to_dict(), sort_keys=True), *lines])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _decoder_tensors(model: GraftForConditionalGeneration) -> dict[str, torch.Tensor]:
+    tied = model.config.tie_word_embeddings
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name.startswith(PARTS) and not (tied and name == "lm_head.weight")
+    }
+
+
+def _sha256(tensor: torch.Tensor) -> str:
+    raw = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return hashlib.sha256(raw).hexdigest()  # type: ignore[arg-type]

@@ -1,0 +1,98 @@
+"""Where every tensor of a graft comes from: one table to check, report, stream to disk or load."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from graftlm.families.donor import Donor
+from graftlm.families.tensors import TensorInfo
+from graftlm.model.config import GraftConfig, StackConfig
+from graftlm.model.modeling import GraftForConditionalGeneration
+
+Side = Literal["encoder", "decoder"]
+Fresh = Literal["normal", "zeros", "ones"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Source of one tensor: a donor's tensor under our name for it, or a fresh initialisation."""
+
+    side: Side | None
+    name: str | None
+    fresh: Fresh | None
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.dtype.itemsize * torch.Size(self.shape).numel()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Origins of all tensors of a graft, in the order in which they are stored."""
+
+    config: GraftConfig
+    donors: dict[Side, Donor]
+    origins: dict[str, Origin]
+    seed: int
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor, made or read one at a time."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for name, origin in self.origins.items():
+            yield name, self._make(origin, generator)
+
+    def _make(self, origin: Origin, generator: torch.Generator) -> torch.Tensor:
+        if origin.side is not None and origin.name is not None:
+            return self.donors[origin.side].read(origin.name)
+        if origin.fresh == "normal":
+            std = self.config.initializer_range
+            return torch.empty(origin.shape).normal_(std=std, generator=generator).to(origin.dtype)
+        return torch.full(origin.shape, 1.0 if origin.fresh == "ones" else 0.0, dtype=origin.dtype)
+
+
+def make_plan(config: GraftConfig, donors: dict[Side, Donor], seed: int) -> Plan:
+    """Origin of every tensor of a graft of these donors.
+
+    Stacks are copied layer by layer. Separate cross-attention is copied from the same layer's self-attention when
+    both stacks come from one LLM, else fresh. Source: arXiv 2504.06225, section 3.1.
+    """
+    balanced = donors["encoder"] is donors["decoder"]
+    with torch.device("meta"):
+        model = GraftForConditionalGeneration(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        del shapes["lm_head.weight"]
+    origins = {}
+    for name, shape in shapes.items():
+        side, source = _source(name, balanced)
+        if source is None:
+            dtype = donors["decoder"].info("decoder.embedding.weight").dtype
+            origins[name] = Origin(None, None, _fresh(name, config), shape, dtype)
+        else:
+            info: TensorInfo = donors[side].info(source)
+            assert info.shape == shape, (name, info.shape, shape)
+            origins[name] = Origin(side, source, None, shape, info.dtype)
+    return Plan(config, donors, origins, seed)
+
+
+def _source(name: str, balanced: bool) -> tuple[Side, str | None]:
+    if name.startswith("encoder."):
+        return "encoder", re.sub(r"^encoder\.", "decoder.", name)
+    if ".cross_attention" in name:
+        return "decoder", name.replace(".cross_attention", ".attention") if balanced else None
+    return "decoder", name
+
+
+def _fresh(name: str, config: GraftConfig) -> Fresh:
+    assert isinstance(config.decoder, StackConfig)
+    if name.endswith("norm.weight"):
+        return "zeros" if config.decoder.norm_unit_offset else "ones"
+    return "zeros" if name.endswith("bias") else "normal"

@@ -1,0 +1,64 @@
+"""Grafts in folders: loading with every misfit found before a tensor is read, and saving whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from graftlm.errors import CheckpointError
+from graftlm.families.donor import read_json
+from graftlm.families.locate import locate
+from graftlm.families.registry import FAMILIES
+from graftlm.families.tensors import TensorFolder
+from graftlm.files import atomic_folder, write_json
+from graftlm.model.config import GraftConfig
+from graftlm.model.modeling import GraftForConditionalGeneration
+
+
+def load_graft(model: str | Path, dtype: torch.dtype | None = None) -> GraftForConditionalGeneration:
+    """A graft from a local folder or the hub; `dtype` None keeps the stored one.
+
+    Raises: CheckpointError for a folder that holds no graft or damaged weights, ConfigError for unknown settings.
+    """
+    folder = locate(model)
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind in FAMILIES:
+        raise CheckpointError(
+            f"{model} is a language model; make a graft of it first: graftlm adapt {model} --out DIR."
+        )
+    if kind != GraftConfig.model_type:
+        raise CheckpointError(f"{model} is a model of type {kind!r}, not a graft; make one with graftlm adapt.")
+    config = GraftConfig.from_pretrained(folder)
+    _check(config, TensorFolder(folder))
+    loaded: GraftForConditionalGeneration = GraftForConditionalGeneration.from_pretrained(
+        folder, dtype=dtype or "auto", local_files_only=True
+    )
+    return loaded.eval()
+
+
+def save_graft(
+    model: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, out: str | Path, *, run: dict[str, Any]
+) -> None:
+    """Write a whole model, tokenizer and run record into the new folder `out`; for training that changed the decoder."""
+    with atomic_folder(out) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_json(folder / "run.json", run)
+
+
+def _check(config: GraftConfig, tensors: TensorFolder) -> None:
+    with torch.device("meta"):
+        model = GraftForConditionalGeneration(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        del expected["lm_head.weight"]
+    stored = {name: info.shape for name, info in tensors.infos.items()}
+    wrong = sorted(name for name in expected | stored if expected.get(name) != stored.get(name))
+    if wrong:
+        raise CheckpointError(
+            f"The weights in {tensors.folder} do not fit its config: {', '.join(wrong[:8])}"
+            f"{' and more' if len(wrong) > 8 else ''}."
+        )

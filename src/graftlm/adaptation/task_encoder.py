@@ -1,0 +1,104 @@
+"""The task encoder: the artifact that tuning on a frozen decoder writes, and that only its own decoder accepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from graftlm.adaptation.fingerprint import fingerprint
+from graftlm.errors import CheckpointError
+from graftlm.families.donor import read_json
+from graftlm.families.tensors import TensorFolder
+from graftlm.files import atomic_folder, write_json
+from graftlm.model.bridge import Bridge
+from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
+from graftlm.model.encoder import Encoder
+from graftlm.model.modeling import GraftForConditionalGeneration
+
+MANIFEST = "task_encoder.json"
+FORMAT = 1
+PARTS = ("encoder.", "bridge.")
+SETTINGS = ("encoder_attention", "share_embeddings")
+"""Fields of GraftConfig that belong to the encoder's side and travel with it."""
+
+
+def save_task_encoder(
+    model: GraftForConditionalGeneration, out: str | Path, *, name: str, task: dict[str, Any], run: dict[str, Any]
+) -> dict[str, Any]:
+    """Write encoder and bridge of `model` into the new folder `out`; returns the manifest.
+
+    `task` are the settings to decode with, `run` the record of the training. The decoder is not stored: the manifest
+    holds its fingerprint.
+    """
+    config = model.config
+    manifest = {
+        "format": FORMAT,
+        "name": name,
+        "decoder": {"fingerprint": fingerprint(model), "path": str(model.name_or_path)},
+        "encoder": config.encoder.to_dict(),
+        "bridge": config.bridge.to_dict(),
+        "settings": {field: getattr(config, field) for field in SETTINGS},
+        "task": task,
+        "run": run,
+    }
+    tensors = {key: value.contiguous() for key, value in model.state_dict().items() if key.startswith(PARTS)}
+    with atomic_folder(out) as folder:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Manifest of a task encoder. Raises: CheckpointError when the folder holds none, or one of another format."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a task encoder (no {MANIFEST}); give a folder that graftlm tune wrote.")
+    manifest = read_json(path)
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {manifest.get('format')!r}; this graftlm reads format {FORMAT}.")
+    return manifest
+
+
+def load_task_encoder(model: GraftForConditionalGeneration, folder: str | Path) -> dict[str, Any]:
+    """Put a task encoder in the place of `model`'s encoder and bridge; returns its manifest.
+
+    Raises: CheckpointError when it was tuned on another decoder, or its files are damaged; the model is then unchanged.
+    """
+    manifest = read_manifest(folder)
+    found, wanted = fingerprint(model), manifest["decoder"]["fingerprint"]
+    if found != wanted:
+        raise CheckpointError(
+            f"{folder} was tuned on another decoder (fingerprint {wanted[:12]}, this model has {found[:12]}); "
+            f"load it on {manifest['decoder']['path'] or 'the model that it was tuned on'}."
+        )
+    values = model.config.to_dict() | manifest["settings"]
+    values |= {"encoder": manifest["encoder"], "bridge": manifest["bridge"]}
+    config = GraftConfig.from_dict(values)
+    encoder, bridge = _parts(model, config, TensorFolder(folder))
+    model.encoder, model.bridge = encoder, bridge
+    model.config.encoder, model.config.bridge = config.encoder, config.bridge
+    for field in SETTINGS:
+        setattr(model.config, field, getattr(config, field))
+    return manifest
+
+
+def _parts(model: GraftForConditionalGeneration, config: GraftConfig, tensors: TensorFolder) -> tuple[Encoder, Bridge]:
+    assert isinstance(config.encoder, StackConfig)
+    assert isinstance(config.bridge, BridgeConfig)
+    causal = config.encoder_attention == "causal"
+    with torch.device("meta"):
+        encoder = Encoder(config.encoder, causal=causal, own_embedding=not config.share_embeddings)
+        bridge = Bridge(config.bridge)
+    parts = torch.nn.ModuleDict({"encoder": encoder, "bridge": bridge})
+    expected = {name: tuple(tensor.shape) for name, tensor in parts.state_dict().items()}
+    stored = {name: info.shape for name, info in tensors.infos.items()}
+    if expected != stored:
+        wrong = sorted(name for name in expected | stored if expected.get(name) != stored.get(name))
+        raise CheckpointError(f"The weights in {tensors.folder} do not fit its manifest: {', '.join(wrong[:8])}.")
+    state = {name: tensors.read(name).to(model.device, model.dtype) for name in expected}
+    parts.load_state_dict(state, assign=True)
+    parts.train(model.training)
+    return encoder, bridge
