@@ -1,0 +1,1 @@
+"""Tasks and their data: the task file, its records, and the token batches made of them."""

@@ -1,0 +1,124 @@
+"""From records to token ids, and from token ids to padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from graftlm.data.records import Record
+from graftlm.data.task import Task
+from graftlm.errors import TaskError
+
+IGNORED_LABEL = -100
+"""Label of padding, as PyTorch's cross-entropy expects it."""
+
+Side = Literal["left", "right"]
+
+
+class Example(NamedTuple):
+    """Token ids of one record: the source with the tokenizer's BOS, the target with one EOS."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def encode(record: Record, task: Task, tokenizer: PreTrainedTokenizerBase, limit: int) -> Example:
+    """Source and target of a record as token ids; `limit` and the task's `max_source_tokens` bound the source.
+
+    Raises: TaskError for a source over the limit (unless the task truncates) and for a tokenizer without EOS.
+
+    With one id per letter, BOS 1 and EOS 2, source "ab" and target "c" become Example([1, 7, 8], [9, 2]).
+    """
+    if task.max_source_tokens is not None:
+        limit = min(limit, task.max_source_tokens)
+    name = f"The source of record {record.id}"
+    source = encode_source(task.source(record), tokenizer, limit, truncate=task.truncate, name=name)
+    target = tokenizer(task.target(record), add_special_tokens=False)["input_ids"]
+    eos = eos_of(tokenizer)
+    return Example(source, [*without_eos(target, eos), eos])
+
+
+def encode_source(
+    text: str,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int | None = None,
+    *,
+    truncate: bool = False,
+    name: str = "The source",
+) -> list[int]:
+    """Token ids of a source with the tokenizer's own special tokens, but no EOS, since the target continues it.
+
+    Raises: TaskError for an empty source, and for one over `limit` unless `truncate` keeps its beginning.
+    """
+    ids = without_eos(tokenizer(text)["input_ids"], eos_of(tokenizer)) if text.strip() else []
+    if not ids:
+        raise TaskError(f"{name} is empty; give it some text.")
+    if limit is None or len(ids) <= limit:
+        return ids
+    if not truncate:
+        raise TaskError(
+            f"{name} has {len(ids)} tokens and the limit is {limit}; shorten it, or set `truncate: true` in the task "
+            "to cut such sources."
+        )
+    return ids[:limit]
+
+
+def eos_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id of the token that ends a target. Raises: TaskError when the tokenizer has none."""
+    if tokenizer.eos_token_id is None:
+        raise TaskError("The tokenizer has no EOS token, so targets could not end; set eos_token in it.")
+    return int(tokenizer.eos_token_id)
+
+
+def without_eos(ids: Sequence[int], eos: int) -> list[int]:
+    """Ids up to a run of EOS at the end.
+
+    >>> without_eos([1, 7, 2, 2], 2)
+    [1, 7]
+    """
+    end = len(ids)
+    while end and ids[end - 1] == eos:
+        end -= 1
+    return list(ids[:end])
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, side: Side = "right") -> Tensor:
+    """Rows of any lengths as one int64 tensor (B, longest).
+
+    >>> pad([[5, 6], [7]], 0, "left").tolist()
+    [[5, 6], [0, 7]]
+    """
+    longest = max(map(len, rows))
+    filled = [[value] * (longest - len(row)) for row in rows]
+    joined = [[*fill, *row] if side == "left" else [*row, *fill] for row, fill in zip(rows, filled, strict=True)]
+    return torch.tensor(joined, dtype=torch.long)
+
+
+@dataclass(frozen=True)
+class Seq2SeqCollator:
+    """Examples, or mappings with the same two fields, as one padded batch.
+
+    Shapes: input_ids and attention_mask (B, S), labels (B, T), all int64.
+
+    >>> batch = Seq2SeqCollator(pad_token_id=0)([Example([1, 7, 8], [9, 2]), Example([1, 7], [2])])
+    >>> batch["input_ids"].tolist(), batch["attention_mask"].tolist(), batch["labels"].tolist()
+    ([[1, 7, 8], [1, 7, 0]], [[1, 1, 1], [1, 1, 0]], [[9, 2], [2, -100]])
+    """
+
+    pad_token_id: int
+    padding_side: Side = "right"
+    """Side of the sources' padding; labels are padded on the right, where their position does not move."""
+
+    def __call__(self, examples: Sequence[Example | Mapping[str, Any]]) -> dict[str, Tensor]:
+        rows = [Example(row["input_ids"], row["labels"]) if isinstance(row, Mapping) else row for row in examples]
+        sources = [row.input_ids for row in rows]
+        return {
+            "input_ids": pad(sources, self.pad_token_id, self.padding_side),
+            "attention_mask": pad([[1] * len(ids) for ids in sources], 0, self.padding_side),
+            "labels": pad([row.labels for row in rows], IGNORED_LABEL),
+        }

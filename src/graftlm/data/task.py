@@ -1,0 +1,197 @@
+"""The task file: data, templates, metrics and decoding settings of one task."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from graftlm.data import template
+from graftlm.data.records import Record, read_records
+from graftlm.errors import TaskError
+
+METRICS = ("bleu", "chrf", "exact_match")
+"""Names that a task file may list; evaluation/metrics computes them."""
+SPLITS = ("train", "validation", "test")
+
+
+class Task(BaseModel):
+    """Everything about a task but the model. `load_task` makes it from a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    train: Path | None = None
+    validation: Path | None = None
+    test: Path | None = None
+    metrics: list[str] = ["bleu", "chrf"]
+    source_template: str = "{source}"
+    target_template: str = "{target}"
+    max_source_tokens: int | None = Field(default=None, ge=1)
+    truncate: bool = False
+    """Cut sources over the limit, keeping their beginning, instead of refusing them."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    num_beams: int = Field(default=1, ge=1)
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in METRICS:
+                raise ValueError(f"unknown metric {name!r}{_meant(name, METRICS)}; known are {', '.join(METRICS)}")
+        return names
+
+    @field_validator("source_template", "target_template")
+    @classmethod
+    def _well_formed(cls, text: str) -> str:
+        template.parse(text)
+        return text
+
+    @classmethod
+    def plain(cls) -> Task:
+        """Texts as they are, with default decoding; for a model without a task."""
+        return cls(name="plain")
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Task:
+        """Inverse of `settings`. Raises: TaskError for settings that cannot be used."""
+        return _validated(settings, "The task settings")
+
+    def settings(self) -> dict[str, Any]:
+        """All but the data, as plain JSON values: what a task encoder keeps of its task."""
+        return self.model_dump(mode="json", exclude=set(SPLITS))
+
+    def source(self, record: Record) -> str:
+        """What the encoder reads. Raises: TaskError when the record lacks a field of the template."""
+        return self._render("source_template", record, record.values())
+
+    def target(self, record: Record) -> str:
+        """What the decoder writes. Raises: TaskError when the record lacks a field of the template."""
+        return self._render("target_template", record, record.values())
+
+    def references(self, record: Record) -> tuple[str, ...]:
+        """All accepted outputs, through the target's template."""
+        values = record.values()
+        return tuple(self._render("target_template", record, values | {"target": text}) for text in record.references)
+
+    def source_limit(self, positions: int) -> int:
+        """Longest source in tokens, for a model with `positions` positions.
+
+        Raises: TaskError when the targets leave no room for a source.
+        """
+        room = positions - self.max_new_tokens
+        if room < 1:
+            raise TaskError(
+                f"Task {self.name} reserves {self.max_new_tokens} of the model's {positions} positions for the target, "
+                "which leaves none for the source; lower max_new_tokens."
+            )
+        return room if self.max_source_tokens is None else min(room, self.max_source_tokens)
+
+    def records(self, split: str) -> list[Record]:
+        """Records of `train`, `validation` or `test`. Raises: TaskError when they are missing or broken."""
+        return read_records(self._path(split))
+
+    def data_hash(self, split: str) -> str:
+        """SHA-256 of the split's file as it is stored. Raises: TaskError when it is missing."""
+        path = self._path(split)
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise TaskError(f"Cannot read {path} ({error.strerror}).") from error
+
+    def _path(self, split: str) -> Path:
+        if split not in SPLITS:
+            raise TaskError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
+        path: Path | None = getattr(self, split)
+        if path is None:
+            raise TaskError(f"Task {self.name} has no {split} data; add a line `{split}: FILE` to its task file.")
+        return path
+
+    def _render(self, which: str, record: Record, values: dict[str, Any]) -> str:
+        try:
+            return template.render(getattr(self, which), values)
+        except KeyError as error:
+            field = error.args[0]
+            known = [name for name, value in values.items() if value is not None]
+            raise TaskError(
+                f"The {which} of task {self.name} uses {{{field}}}, which record {record.id} does not have"
+                f"{_meant(field, known)}; it has {', '.join(known)}."
+            ) from error
+
+
+def load_task(source: str | Path) -> Task:
+    """The task in a YAML file, or the built-in task of that name.
+
+    Raises: TaskError in one sentence for a file that is missing, no YAML, or no task.
+    """
+    path = _locate(source)
+    values = _read_yaml(path)
+    for split in SPLITS:
+        if isinstance(values.get(split), str):
+            values[split] = path.resolve().parent / values[split]
+    task = _validated(values, str(path))
+    if all(getattr(task, split) is None for split in SPLITS):
+        raise TaskError(f"{path} names no data; add a line `train: FILE`, `validation: FILE` or `test: FILE`.")
+    return task
+
+
+def builtin_tasks() -> dict[str, Path]:
+    """Task files inside the package, by name."""
+    found = Path(str(files("graftlm.data"))).glob("tasks/*/task.yaml")
+    return {path.parent.name: path for path in sorted(found)}
+
+
+def _locate(source: str | Path) -> Path:
+    built_in = builtin_tasks()
+    if str(source) in built_in:
+        return built_in[str(source)]
+    path = Path(source)
+    if not path.is_file():
+        raise TaskError(
+            f"There is no task file {str(source)!r}{_meant(str(source), built_in)}; "
+            f"give a YAML file or a built-in task ({', '.join(built_in) or 'none in this installation'})."
+        )
+    return path
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise TaskError(f"Cannot read {path} ({error.strerror}).") from error
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+        raise TaskError(f"{path}{place}: not valid YAML ({' '.join(str(reason).split())}); correct it.") from error
+    if not isinstance(values, dict):
+        raise TaskError(f"{path} must hold fields such as `name: …` and `train: …`.")
+    return values
+
+
+def _validated(values: dict[str, Any], where: str) -> Task:
+    try:
+        return Task.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            problem = f"the field {field!r} is missing; add it"
+        elif first["type"] == "extra_forbidden":
+            problem = f"unknown field {field!r}{_meant(field, Task.model_fields)}"
+        else:
+            reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+            problem = f"{field}: {reason}"
+        raise TaskError(f"{where}: {problem}.") from error
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,1 @@
+"""Writing targets: batched generation from texts, and the key/value prefix for the stock LLM."""

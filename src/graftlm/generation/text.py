@@ -1,0 +1,97 @@
+"""From source texts to target texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
+
+from graftlm.data.collate import encode_source, eos_of, pad
+from graftlm.errors import ConfigError
+from graftlm.generation.inference import inference
+from graftlm.generation.sampling import row_seed, sampler
+from graftlm.model.modeling import GraftForConditionalGeneration
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done, and of how many."""
+
+
+def generate_texts(
+    model: GraftForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[str],
+    *,
+    max_new_tokens: int,
+    num_beams: int = 1,
+    batch_size: int = 16,
+    source_limit: int | None = None,
+    truncate: bool = False,
+    progress: Progress | None = None,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> list[str]:
+    """One target per source, in their order, greedy unless `num_beams` or `do_sample` say otherwise.
+
+    A target depends on its source and, when sampling, on `seed` and its place in `sources`; never on the batch.
+    Raises: TaskError for a source that is empty or over `source_limit`, ConfigError for settings that cannot work.
+    """
+    if do_sample and num_beams > 1:
+        raise ConfigError("Sampling and beams do not go together; leave out do_sample or num_beams.")
+    rows = [
+        encode_source(text, tokenizer, source_limit, truncate=truncate, name=f"Source {number}")
+        for number, text in enumerate(sources, start=1)
+    ]
+    config = _settings(model, tokenizer, max_new_tokens, num_beams)
+    # Like lengths side by side need little padding; the longest first, so that memory runs out at once or not at all.
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
+    targets = [""] * len(rows)
+    with inference(model):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            noise = sampler([row_seed(seed, i) for i in chosen], temperature, top_p) if do_sample else None
+            texts = _generate(model, tokenizer, [rows[i] for i in chosen], config, noise)
+            for i, text in zip(chosen, texts, strict=True):
+                targets[i] = text
+            if progress is not None:
+                progress(start + len(chosen), len(order))
+    return targets
+
+
+def _generate(
+    model: GraftForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[list[int]],
+    config: GenerationConfig,
+    noise: LogitsProcessorList | None,
+) -> list[str]:
+    output = model.generate(
+        input_ids=pad(rows, config.pad_token_id, "left").to(model.device),
+        attention_mask=pad([[1] * len(row) for row in rows], 0, "left").to(model.device),
+        generation_config=config,
+        logits_processor=noise,
+    )
+    # Texts are compared and shown as the model wrote them: tokenizers' tidying of spaces would change them.
+    decoded: Any = tokenizer.batch_decode(output, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return list(decoded)
+
+
+def _settings(
+    model: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, num_beams: int
+) -> GenerationConfig:
+    eos = eos_of(tokenizer)
+    stops = model.config.eos_token_id
+    # Finished rows are filled with padding, which must vanish in the text: EOS does where there is no padding token.
+    padding = eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        num_beams=num_beams,
+        do_sample=False,
+        eos_token_id=sorted({eos, *(stops if isinstance(stops, list) else [] if stops is None else [stops])}),
+        pad_token_id=padding,
+        # Penalties that a donor's own settings may bring would make scores incomparable.
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+    )
