@@ -1,0 +1,1 @@
+"""What a model is worth on a task: metrics of its predictions, test loss and source gain, each with an interval."""
