@@ -7,8 +7,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from graftlm.adaptation.adapt import adapt, adapt_to_folder
+    from graftlm.adaptation.store import load_graft
     from graftlm.adaptation.task_encoder import load_task_encoder, save_task_encoder
     from graftlm.families.donor import load_causal_lm
+    from graftlm.families.locate import locate
     from graftlm.generation.kv_prefix import kv_prefix, left_padded
     from graftlm.model.causal_lm import CausalLM
     from graftlm.model.config import BridgeConfig, CausalLMConfig, GraftConfig, StackConfig
@@ -20,6 +22,8 @@ _HOMES = {
     "load_task_encoder": "graftlm.adaptation.task_encoder",
     "save_task_encoder": "graftlm.adaptation.task_encoder",
     "load_causal_lm": "graftlm.families.donor",
+    "load_graft": "graftlm.adaptation.store",
+    "locate": "graftlm.families.locate",
     "kv_prefix": "graftlm.generation.kv_prefix",
     "left_padded": "graftlm.generation.kv_prefix",
     "CausalLM": "graftlm.model.causal_lm",
@@ -42,7 +46,9 @@ __all__ = [
     "kv_prefix",
     "left_padded",
     "load_causal_lm",
+    "load_graft",
     "load_task_encoder",
+    "locate",
     "save_task_encoder",
 ]
 

@@ -70,9 +70,19 @@ def check_new_folder(path: str | Path) -> None:
     path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise GraftError(f"{path} already exists and is not empty; choose a new folder or remove it first.")
-    parent = next((p for p in [path, *path.absolute().parents] if p.exists()), Path("/"))
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise GraftError(f"Cannot write {path} (no permission in {parent}); choose a folder that you may write to.")
+    check_writable(path)
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse, before any work is done, an output path that cannot be made."""
+    path = Path(path)
+    if not path.name or path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
+        raise GraftError(f"Cannot write {path} (no permission); choose a place that you may write to.")
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise GraftError(f"Cannot write {path} ({parent} is not a folder); choose another place.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise GraftError(f"Cannot write {path} (no permission in {parent}); choose a place that you may write to.")
 
 
 def write_json(path: str | Path, value: Any) -> None:

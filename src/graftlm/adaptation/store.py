@@ -42,7 +42,7 @@ def load_graft(model: str | Path, dtype: torch.dtype | None = None) -> GraftForC
 def save_graft(
     model: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, out: str | Path, *, run: dict[str, Any]
 ) -> None:
-    """Write a whole model, tokenizer and run record into the new folder `out`; for training that changed the decoder."""
+    """Write model, tokenizer and run record into the new folder `out`, for training that changed the decoder."""
     with atomic_folder(out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

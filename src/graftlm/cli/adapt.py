@@ -1,0 +1,29 @@
+"""graftlm adapt: a language model in, an encoder–decoder folder out."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def adapt(
+    source: Annotated[str, typer.Argument(help="Language model: a folder, a hub name, or embedded-lm.")],
+    out: Annotated[Path, typer.Option(help="New folder for the graft.")],
+    recipe: Annotated[str, typer.Option(help="How to join encoder and decoder: lossless or t5gemma.")] = "lossless",
+    encoder_from: Annotated[
+        str | None, typer.Option(help="Another language model for the encoder (t5gemma only).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of tensors that no model provides.")] = 0,
+) -> None:
+    """Turn a language model into an encoder-decoder."""
+    from graftlm.adaptation.adapt import REPORT, adapt_to_folder
+
+    start = time.perf_counter()
+    report = adapt_to_folder(source, out, encoder_from=encoder_from, recipe=recipe, seed=seed)
+    counts = report["parameters"]
+    typer.echo(
+        f"{out}: {recipe} graft of {source}, {counts['stored']:,} parameters "
+        f"({counts['copied']:,} copied, {counts['fresh']:,} fresh) in {time.perf_counter() - start:.1f} s; "
+        f"{REPORT} says which tensor came from where."
+    )

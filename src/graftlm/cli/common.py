@@ -1,0 +1,77 @@
+"""What several verbs need: loading models and talking to the terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from graftlm.model.modeling import GraftForConditionalGeneration
+
+MODEL_HELP = "Folder or hub name of a graft, as graftlm adapt writes it."
+TASK_HELP = "Task file (YAML), or the name of a built-in task such as e2e_nlg."
+
+
+def progress_console() -> Console:
+    """Where progress goes, so that results on standard output can be piped."""
+    return Console(stderr=True)
+
+
+def load(
+    model: str, task_encoder: Path | None = None
+) -> tuple[GraftForConditionalGeneration, PreTrainedTokenizerBase, dict[str, Any] | None]:
+    """Model, tokenizer and the manifest of the task encoder, if one is given.
+
+    On a CPU the model computes in fp32, on a GPU in the dtype that it is stored in.
+    """
+    import torch
+    from transformers.utils import logging
+
+    from graftlm.adaptation.adapt import tokenizer_of
+    from graftlm.adaptation.store import load_graft
+    from graftlm.adaptation.task_encoder import load_task_encoder
+    from graftlm.families.locate import locate
+
+    logging.disable_progress_bar()
+    on_gpu = torch.cuda.is_available()
+    loaded = load_graft(model, dtype=None if on_gpu else torch.float32)
+    if on_gpu:
+        loaded.to("cuda")  # type: ignore[arg-type]
+    manifest = None if task_encoder is None else load_task_encoder(loaded, task_encoder)
+    return loaded, tokenizer_of(locate(model)), manifest
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on standard output; the first column is text, the others are figures."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(file=sys.stdout).print(table)
+
+
+class Bar:
+    """A progress bar on standard error that advances by counts."""
+
+    def __init__(self, title: str) -> None:
+        console = progress_console()
+        self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task(title, total=None)
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        self._progress.update(self._task, completed=done, total=total)

@@ -1,0 +1,69 @@
+"""graftlm generate: targets for one text, or for a file of records."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graftlm.cli.common import MODEL_HELP, Bar, load
+from graftlm.errors import ConfigError
+
+
+def generate(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    text: Annotated[str | None, typer.Argument(help="One source; leave out with --input.")] = None,
+    task_encoder: Annotated[Path | None, typer.Option(help="Folder that graftlm tune wrote.")] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="JSON lines with a source each (.jsonl or .jsonl.gz).")
+    ] = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", help="JSON lines with id, source and prediction.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest target in tokens.", min=1)] = None,
+    num_beams: Annotated[int | None, typer.Option(help="Beams; 1 is greedy.", min=1)] = None,
+    batch_size: Annotated[int, typer.Option(help="Sources decoded together.", min=1)] = 16,
+) -> None:
+    """Write targets for a text, or for a file of sources. A task encoder brings its own templates and lengths."""
+    if (text is None) == (input_file is None):
+        raise ConfigError("Give either a text or --input FILE.")
+    if (input_file is None) != (output_file is None):
+        raise ConfigError("--input and --output go together: give both or none.")
+    from graftlm.data.records import Record, read_records
+    from graftlm.data.task import Task
+    from graftlm.files import atomic_file, check_writable
+    from graftlm.generation.text import generate_texts
+
+    if output_file is not None:
+        check_writable(output_file)
+    records = [Record(id="0", source=text or "")]
+    if input_file is not None:
+        records = read_records(input_file, require_target=False)
+    graft, tokenizer, manifest = load(model, task_encoder)
+    task = Task.from_settings(manifest["task"]) if manifest is not None else Task.plain()
+    task = task.model_copy(
+        update={
+            "max_new_tokens": max_new_tokens or task.max_new_tokens,
+            "num_beams": num_beams or task.num_beams,
+        }
+    )
+    with Bar("generating") as bar:
+        predictions = generate_texts(
+            graft,
+            tokenizer,
+            [task.source(record) for record in records],
+            max_new_tokens=task.max_new_tokens,
+            num_beams=task.num_beams,
+            batch_size=batch_size,
+            source_limit=task.source_limit(graft.config.max_position_embeddings),
+            truncate=task.truncate,
+            progress=bar,
+        )
+    if output_file is None:
+        typer.echo(predictions[0])
+        return
+    with atomic_file(output_file) as temporary, temporary.open("w", encoding="utf-8") as lines:
+        for record, prediction in zip(records, predictions, strict=True):
+            row = {"id": record.id, "source": record.source, "prediction": prediction}
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    typer.echo(f"{output_file}: {len(records)} predictions.", err=True)

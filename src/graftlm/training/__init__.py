@@ -1,0 +1,1 @@
+"""Training on transformers' Trainer, with parts of the model frozen."""

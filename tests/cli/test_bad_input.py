@@ -1,0 +1,187 @@
+"""What a user can get wrong: one clear sentence, exit code 2, nothing half-written."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Command, Result
+
+
+def refused(result: Result, *words: str) -> None:
+    """The command ended with code 2 and one sentence that holds the words; no traceback."""
+    assert result.code == 2, (result.out, result.err)
+    assert "Traceback" not in result.err
+    [line] = [line for line in result.err.splitlines() if line.startswith("graftlm: error: ")]
+    for word in words:
+        assert word in line, line
+
+
+def edit(path: Path, **values: object) -> None:
+    """Change fields of a JSON file; None removes one."""
+    fields = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
+
+
+def files(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def test_unknown_family(graftlm: Command, lm_folder: Path, tmp_path: Path) -> None:
+    edit(lm_folder / "config.json", model_type="bloom")
+    refused(graftlm("adapt", lm_folder, "--out", tmp_path / "o"), "'bloom'", "llama, qwen3, gemma2")
+
+
+def test_unknown_config_field(graftlm: Command, lm_folder: Path, tmp_path: Path) -> None:
+    edit(lm_folder / "config.json", residual_multiplier=2.0, pretraining_tp=1)
+    before = files(tmp_path)
+    refused(graftlm("adapt", lm_folder, "--out", tmp_path / "o"), "residual_multiplier (unknown field)")
+    assert files(tmp_path) == before
+
+
+def test_truncated_weights(graftlm: Command, lm_folder: Path, tmp_path: Path) -> None:
+    weights = lm_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    before = files(tmp_path)
+    refused(graftlm("adapt", lm_folder, "--out", tmp_path / "o"), "damaged or truncated")
+    assert files(tmp_path) == before
+
+
+def test_missing_shard(graftlm: Command, tiny_lm, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    model, source = tiny_lm("qwen3")
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    model.save_pretrained(folder, max_shard_size="20KB")
+    victim = sorted(folder.glob("model-*.safetensors"))[1]
+    victim.unlink()
+    refused(graftlm("adapt", folder, "--out", tmp_path / "o"), "lacks the shards", victim.name)
+
+
+def test_pickled_weights(graftlm: Command, lm_folder: Path, tmp_path: Path) -> None:
+    (lm_folder / "model.safetensors").rename(lm_folder / "pytorch_model.bin")
+    refused(graftlm("adapt", lm_folder, "--out", tmp_path / "o"), "pickled", "safetensors")
+
+
+def test_tokenizer_without_eos(graftlm: Command, lm_folder: Path, tmp_path: Path) -> None:
+    edit(lm_folder / "tokenizer_config.json", eos_token=None)
+    special = lm_folder / "special_tokens_map.json"
+    if special.exists():
+        edit(special, eos_token=None)
+    before = files(tmp_path)
+    refused(graftlm("adapt", lm_folder, "--out", tmp_path / "o"), "no EOS token", "set eos_token")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: rows.jsonl\n", ["'name' is missing"]),
+        ("name: x\ntrain: rows.jsonl\nmetrics: [blue]\n", ["unknown metric 'blue'", "bleu"]),
+        ("name: x\ntrain: rows.jsonl\nmetrik: [bleu]\n", ["'metrik'", "metrics"]),
+        ("name: x\ntrain: gone.jsonl\n", ["gone.jsonl"]),
+        ("name: x\n", ["train: FILE"]),
+        ("name: [x\n", ["not valid YAML"]),
+    ],
+)
+def test_bad_task_files(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path, text: str, words: list[str]
+) -> None:
+    task_file.write_text(text)
+    refused(graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e", "--steps", 1), *words)
+    assert not (tmp_path / "e").exists()
+
+
+def test_unknown_task(graftlm: Command, graft_folder: Path, tmp_path: Path) -> None:
+    refused(graftlm("tune", graft_folder, "--task", "e2e", "--out", tmp_path / "e"), "'e2e'", "e2e_nlg")
+
+
+def test_empty_source(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    refused(graftlm("generate", graft_folder, "  ", "--max-new-tokens", 8), "empty")
+    (tmp_path / "rows.jsonl").write_text('{"source": "a", "target": "b"}\n{"source": " ", "target": "b"}\n')
+    refused(graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e"), "rows.jsonl", "2", "empty")
+    assert not (tmp_path / "e").exists()
+
+
+def test_broken_line(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"source": "a", "target": "b"}\n{"source": \n')
+    refused(graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e"), "rows.jsonl", "2")
+
+
+def test_source_over_the_limit(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    text = "x" * 300
+    result = graftlm("generate", graft_folder, text, "--max-new-tokens", 8)
+    refused(result, "the limit is 120", "truncate: true")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"source": text, "target": "b"}) + "\n")
+    refused(graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e"), "the limit is 120")
+    task_file.write_text(task_file.read_text() + "truncate: true\n")
+    assert graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e", "--steps", 1).code == 0
+
+
+def test_task_encoder_of_another_decoder(
+    graftlm: Command, graft_folder: Path, task_file: Path, tiny_lm, tmp_path: Path
+) -> None:
+    encoder, other = tmp_path / "e", tmp_path / "other"
+    assert graftlm("tune", graft_folder, "--task", task_file, "--out", encoder, "--steps", 1).code == 0
+    assert graftlm("adapt", tiny_lm("gemma2", seed=1)[1], "--out", other).code == 0
+    result = graftlm("generate", other, "name[a]", "--task-encoder", encoder)
+    refused(result, "tuned on another decoder", "fingerprint")
+
+
+def test_a_folder_that_is_no_task_encoder(graftlm: Command, graft_folder: Path, tmp_path: Path) -> None:
+    refused(graftlm("generate", graft_folder, "a", "--task-encoder", tmp_path), "not a task encoder")
+
+
+def test_damaged_task_encoder(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    encoder = tmp_path / "e"
+    assert graftlm("tune", graft_folder, "--task", task_file, "--out", encoder, "--steps", 1).code == 0
+    weights = encoder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    refused(graftlm("generate", graft_folder, "a", "--task-encoder", encoder), "damaged or truncated")
+
+
+def test_output_that_cannot_be_written(
+    graftlm: Command, graft_folder: Path, task_file: Path, lm_folder: Path, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    for command in (
+        ("adapt", lm_folder, "--out", blocked / "o"),
+        ("tune", graft_folder, "--task", task_file, "--out", blocked / "o"),
+        ("eval", graft_folder, "--task", task_file, "--out", blocked / "o.json"),
+        ("generate", graft_folder, "--input", tmp_path / "rows.jsonl", "--output", blocked / "o.jsonl"),
+        ("demo", "--out", blocked / "o"),
+    ):
+        refused(graftlm(*command), "Cannot write", "is not a folder")
+    assert blocked.read_text() == ""
+
+
+def test_output_that_is_in_use(graftlm: Command, graft_folder: Path, lm_folder: Path, task_file: Path) -> None:
+    for command in (("adapt", lm_folder), ("tune", graft_folder, "--task", task_file)):
+        refused(graftlm(*command, "--out", lm_folder), "already exists and is not empty")
+
+
+def test_models_that_are_no_grafts(graftlm: Command, lm_folder: Path, tmp_path: Path) -> None:
+    refused(graftlm("generate", lm_folder, "a"), "language model", "graftlm adapt")
+    refused(graftlm("generate", tmp_path / "gone", "a"), "gone")
+    refused(graftlm("adapt", "no-such/model", "--out", tmp_path / "o"), "no-such/model")
+
+
+def test_wrong_choices(graftlm: Command, graft_folder: Path, lm_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    tune = ("tune", graft_folder, "--task", task_file, "--out", out)
+    refused(graftlm("adapt", lm_folder, "--recipe", "ul2", "--out", out), "'ul2'", "lossless, t5gemma")
+    refused(graftlm("adapt", lm_folder, "--encoder-from", lm_folder, "--out", out), "leave out --encoder-from")
+    refused(graftlm(*tune, "--freeze", "encoder"), "'encoder'", "decoder, none")
+    refused(graftlm(*tune, "--encoder-attention", "both"), "'both'", "bidirectional")
+    refused(graftlm(*tune, "--steps", 0), "steps is 0")
+    refused(graftlm("generate", graft_folder), "--input FILE")
+    refused(graftlm("generate", graft_folder, "a", "--output", out), "go together")
+    refused(graftlm("eval", graft_folder, "--task", task_file, "--split", "dev", "--out", out), "'dev'", "test")
+    assert not out.exists()
+
+
+def test_usage_errors_have_no_traceback(graftlm: Command) -> None:
+    result = graftlm("adapt", "x")
+    assert result.code == 2
+    assert re.search(r"[Mm]issing option.*--out", result.err)

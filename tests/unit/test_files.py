@@ -1,0 +1,72 @@
+"""Files and folders are whole or absent."""
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from graftlm.errors import GraftError
+from graftlm.files import atomic_file, atomic_folder, check_new_folder, check_writable, write_json
+
+
+def test_whole_when_all_goes_well(tmp_path: Path) -> None:
+    write_json(tmp_path / "new" / "a.json", {"x": "é"})
+    assert json.loads((tmp_path / "new" / "a.json").read_text(encoding="utf-8")) == {"x": "é"}
+    with atomic_folder(tmp_path / "folder") as folder:
+        (folder / "b").write_text("b")
+    assert (tmp_path / "folder" / "b").read_text() == "b"
+
+
+def half_a_file(path: Path, error: BaseException) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+def half_a_folder(path: Path, error: BaseException) -> None:
+    with atomic_folder(path) as temporary:
+        (temporary / "half").write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("write", [half_a_file, half_a_folder])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("x")])
+def test_absent_when_interrupted(
+    tmp_path: Path, write: Callable[[Path, BaseException], None], error: BaseException
+) -> None:
+    with pytest.raises(type(error)):
+        write(tmp_path / "a", error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_old_file_survives_a_failed_write(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(ValueError, match="x"):
+        half_a_file(tmp_path / "a", ValueError("x"))
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(GraftError, match="No space left"), atomic_file(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_in_use_and_places_that_are_no_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GraftError, match="not empty"):
+        check_new_folder(tmp_path)
+    with pytest.raises(GraftError, match="not empty"):
+        check_new_folder(tmp_path / "file")
+    with pytest.raises(GraftError, match="is not a folder"):
+        check_writable(tmp_path / "file" / "x" / "y")
+    check_new_folder(tmp_path / "fresh" / "deep")
+
+
+def test_no_permission_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tests may run as root, whom permissions do not stop.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(GraftError, match="no permission"):
+        check_new_folder(tmp_path / "x")

@@ -1,0 +1,69 @@
+"""Tuning on the Trainer: what is frozen stays, what is not learns."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+from rich.console import Console
+
+from graftlm.data.collate import Example
+from graftlm.errors import ConfigError
+from graftlm.training.freeze import freeze
+from graftlm.training.tune import TuneSettings, tune
+
+EXAMPLES = [Example([1, 5 + i, 9], [20 + i, 7, 2]) for i in range(8)]
+QUIET = Console(quiet=True)
+
+
+def test_frozen_parts_get_no_gradient_and_stay_bit_identical() -> None:
+    model = tiny.graft()
+    before = copy.deepcopy(model.state_dict())
+    run = tune(model, EXAMPLES, TuneSettings(steps=12, batch_size=4, learning_rate=1e-2), QUIET)
+    after = model.state_dict()
+    for name in before:
+        frozen = name.startswith(("decoder.", "lm_head."))
+        assert torch.equal(before[name], after[name]) == frozen, name
+    assert all(p.grad is None for name, p in model.named_parameters() if name.startswith("decoder."))
+    shared = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("encoder."))
+    assert run["parameters"]["frozen"] == shared
+    assert not model.training
+
+
+@pytest.mark.parametrize("settings", tiny.GRAFTS.values(), ids=tiny.GRAFTS)
+def test_an_encoder_alone_learns_to_steer(settings: dict) -> None:
+    model = tiny.graft(**settings)
+    run = tune(model, EXAMPLES, TuneSettings(steps=80, batch_size=8, learning_rate=1e-2, warmup_steps=5), QUIET)
+    losses = [loss for _, loss in run["losses"]]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    runs = [tune(tiny.graft(), EXAMPLES, TuneSettings(steps=20, batch_size=4), QUIET)["losses"] for _ in range(2)]
+    assert runs[0] == runs[1]
+    other = tune(tiny.graft(), EXAMPLES, TuneSettings(steps=20, batch_size=4, seed=1), QUIET)["losses"]
+    assert other != runs[0]
+
+
+def test_freeze_none_trains_everything() -> None:
+    model = tiny.graft()
+    counts = freeze(model, "none")
+    assert counts.frozen == 0
+    assert counts.trainable == sum(p.numel() for p in model.parameters())
+
+
+def test_unknown_choices_are_refused() -> None:
+    with pytest.raises(ConfigError, match="one of decoder, none"):
+        freeze(tiny.graft(), "head")
+    with pytest.raises(ConfigError, match="batch_size is 0"):
+        TuneSettings(batch_size=0)
+
+
+def test_an_interrupted_run_takes_its_bar_off_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    model = tiny.graft()
+    monkeypatch.setattr(model, "encode", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tune(model, EXAMPLES, TuneSettings(steps=5), Console(force_terminal=True, quiet=True))
