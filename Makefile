@@ -31,7 +31,8 @@ check: $(STAMP)
 	$(BIN)/pytest tests/architecture
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/kernels.py --out benchmarks/results/kernels.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kernels.py --out benchmarks/results/kernels.json
+	$(BIN)/python benchmarks/demo.py --out benchmarks/results/demo.json
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -18,9 +18,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import torch.nn.functional as F
-from machine import machine
 
 from graftlm.model.kernels import attend, linear
+from machine import machine
 
 LINEAR = [
     (rows, *shape) for shape in ((2048, 512), (512, 2048), (704, 256), (32000, 512)) for rows in (1, 4, 8, 32, 256)

@@ -76,7 +76,7 @@ def check_new_folder(path: str | Path) -> None:
 def check_writable(path: str | Path) -> None:
     """Refuse, before any work is done, an output path that cannot be made."""
     path = Path(path)
-    if not path.name or path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
+    if not path.name or (path.is_dir() and not os.access(path, os.W_OK | os.X_OK)):
         raise GraftError(f"Cannot write {path} (no permission); choose a place that you may write to.")
     parent = next(p for p in path.absolute().parents if p.exists())
     if not parent.is_dir():

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command
 from safetensors.torch import load_file
 
+from conftest import Command
 from graftlm.adaptation.store import load_graft
 from graftlm.adaptation.task_encoder import load_task_encoder
 

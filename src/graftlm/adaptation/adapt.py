@@ -31,14 +31,14 @@ def adapt(
 ) -> GraftForConditionalGeneration:
     """An encoder–decoder made of the LLM `source`, in memory.
 
-    `encoder_from` takes the encoder from another LLM (an unbalanced pair). `dtype` None keeps the stored one. `seed`
-    is for tensors that no donor has.
+    `encoder_from` takes the encoder from another LLM (an unbalanced pair). `dtype` None keeps the stored one (the
+    widest). `seed` is for tensors that no donor has.
     Raises: ConfigError for a pair that the recipe cannot join, ConversionError and CheckpointError for a bad source.
     """
     plan = plan_graft(source, encoder_from=encoder_from, recipe=recipe, seed=seed)
     with torch.device("meta"):
         model = GraftForConditionalGeneration(plan.config)
-    state = {name: tensor if dtype is None else tensor.to(dtype) for name, tensor in plan.tensors()}
+    state = {name: tensor.to(dtype or plan.dtype) for name, tensor in plan.tensors()}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     model.generation_config = generation_config(plan)
@@ -64,7 +64,7 @@ def adapt_to_folder(
         write_shards(folder, sizes, plan.tensors(), shard_bytes)
         config = plan.config
         config.architectures = [GraftForConditionalGeneration.__name__]
-        config.dtype = max((origin.dtype for origin in plan.origins.values()), key=lambda d: d.itemsize)
+        config.dtype = plan.dtype
         config.save_pretrained(folder)
         generation_config(plan).save_pretrained(folder)
         tokenizer.save_pretrained(folder)

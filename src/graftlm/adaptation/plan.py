@@ -43,6 +43,11 @@ class Plan:
     origins: dict[str, Origin]
     seed: int
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in: the widest of its tensors, since donors may differ."""
+        return max((origin.dtype for origin in self.origins.values()), key=lambda dtype: dtype.itemsize)
+
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor, made or read one at a time."""
         generator = torch.Generator().manual_seed(self.seed)

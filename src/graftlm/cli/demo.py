@@ -29,6 +29,7 @@ def demo(
         Path | None, typer.Option(help="New folder to keep everything in; nothing is kept without it.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Updates of the task encoder.", min=1)] = 300,
+    learning_rate: Annotated[float, typer.Option(help="Peak rate of a cosine schedule.")] = 3e-3,
     limit: Annotated[int | None, typer.Option(help="Only the first so many test examples.", min=2)] = None,
 ) -> None:
     """Graft the embedded language model, tune a task encoder on its frozen decoder, and compare before and after."""
@@ -44,26 +45,25 @@ def demo(
         typer.echo(f"1. Graft {SOURCE} (recipe lossless) and compare it with stock transformers")
         adapt_to_folder(SOURCE, folder / "graft")
         model, tokenizer, _ = load(str(folder / "graft"))
-        _compare_with_stock(model, tokenizer, task.records("test")[:CHECKED])
+        check = _compare_with_stock(model, tokenizer, task.records("test")[:CHECKED])
 
         typer.echo(f"2. Tune an encoder for {TASK} with the decoder frozen ({steps} updates)")
         before = _evaluate(model, tokenizer, task, None, limit)
         model.set_encoder_attention("bidirectional")
         source_limit = task.source_limit(model.config.max_position_embeddings)
         examples = [encode(record, task, tokenizer, source_limit) for record in task.records("train")]
-        run = tune(model, examples, TuneSettings(steps=steps), progress_console(), title=TASK)
+        settings = TuneSettings(steps=steps, learning_rate=learning_rate)
+        run = tune(model, examples, settings, progress_console(), title=TASK)
         save_task_encoder(model, folder / "task-encoder", name=TASK, task=task.settings(), run=run)
 
         typer.echo("3. Load the task encoder onto the graft and evaluate")
         model, tokenizer, _ = load(str(folder / "graft"), folder / "task-encoder")
-        same, total = _same_as_donor(model)
-        typer.echo(f"   {same} of {total} decoder tensors equal the language model's, bit for bit.")
+        check |= _same_as_donor(model)
         after = _evaluate(model, tokenizer, task, TASK, limit)
-        write_json(folder / "before.json", before)
-        write_json(folder / "after.json", after)
+        write_json(folder / "demo.json", {"check": check, "before": before, "after": after, "run": run})
         _show(before, after, folder, run)
     if out is not None:
-        typer.echo(f"Kept in {out}: graft, task encoder and evaluation records.")
+        typer.echo(f"Kept in {out}: graft, task encoder and demo.json with all records.")
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def _folder(out: Path | None) -> Iterator[Path]:
 
 def _compare_with_stock(
     model: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, records: list[Record]
-) -> None:
+) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -105,6 +105,7 @@ def _compare_with_stock(
         f"   Largest logit difference over {tokens:,} target tokens of {len(records)} examples: {worst:.1e}; "
         f"the same greedy continuation for {equal} of {len(records)}."
     )
+    return {"examples": len(records), "target_tokens": tokens, "logit_difference": worst, "same_greedy": equal}
 
 
 def _evaluate(
@@ -122,7 +123,7 @@ def _evaluate(
         )
 
 
-def _same_as_donor(model: GraftForConditionalGeneration) -> tuple[int, int]:
+def _same_as_donor(model: GraftForConditionalGeneration) -> dict[str, int]:
     import torch
 
     from graftlm.families.donor import open_donor
@@ -131,7 +132,8 @@ def _same_as_donor(model: GraftForConditionalGeneration) -> tuple[int, int]:
     donor = open_donor(locate(SOURCE))
     held = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("decoder.")}
     same = sum(torch.equal(donor.read(name).to(tensor.dtype), tensor) for name, tensor in held.items())
-    return same, len(held)
+    typer.echo(f"   {same} of {len(held)} decoder tensors equal the language model's, bit for bit.")
+    return {"decoder_tensors": len(held), "same_decoder_tensors": same}
 
 
 def _show(before: dict[str, Any], after: dict[str, Any], folder: Path, run: dict[str, Any]) -> None:

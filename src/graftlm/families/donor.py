@@ -65,14 +65,13 @@ def open_donor(folder: str | Path) -> Donor:
 
 
 def load_causal_lm(folder: str | Path, dtype: torch.dtype | None = None) -> CausalLM:
-    """The source LLM in this package's modules, in memory; `dtype` None keeps the stored one."""
+    """The source LLM in this package's modules, in memory; `dtype` None keeps the stored one (the widest)."""
     donor = open_donor(folder)
     with torch.device("meta"):
         model = CausalLM(donor.config)
     names = expected_tensors(donor.config)
-    state = {name: donor.read(name) for name in names}
-    if dtype is not None:
-        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    dtype = dtype or max((donor.info(name).dtype for name in names), key=lambda stored: stored.itemsize)
+    state = {name: donor.read(name).to(dtype) for name in names}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     return model.eval()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from graftlm.errors import ConversionError
 from graftlm.families.config_map import ConfigMap, Values
 from graftlm.families.weight_map import Rename, WeightMap
 
@@ -29,6 +30,8 @@ def window_size(ours: Values) -> dict[str, Any]:
 
 def one_rotary_for_all(values: Values) -> Values:
     """The same rotary parameters for every type of layer that the stack has."""
+    if values["rope_parameters"].get("partial_rotary_factor") not in (None, 1.0):
+        raise ConversionError("rope_parameters.partial_rotary_factor (only heads that are rotated whole are known)")
     kinds = dict.fromkeys(values.get("layer_types") or ["full_attention"])
     return {"rotary": {kind: dict(values["rope_parameters"]) for kind in kinds}}
 

@@ -64,7 +64,9 @@ class TensorFolder:
         if index.is_file():
             try:
                 names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError) as error:
+                if any(Path(name).name != name for name in names):
+                    raise ValueError("a shard lies outside the folder")
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise CheckpointError(f"{index} is not a valid index of shards; fetch it again.") from error
             missing = [name for name in names if not (self.folder / name).is_file()]
             if missing:

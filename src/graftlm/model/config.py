@@ -153,6 +153,7 @@ _NESTED: dict[str, type[StackConfig] | type[BridgeConfig]] = {
 
 
 _BOOKKEEPING = (
+    "use_cache",
     "model_type",
     "attn_implementation",
     "experts_implementation",

@@ -21,7 +21,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     fp32 inference on a CPU goes to oneDNN, about twice as fast as the MKL that torch picks on AMD machines; the
     operator has no backward, so training keeps torch's own.
     """
-    differentiable = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    parts = (x, weight) if bias is None else (x, weight, bias)
+    differentiable = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
     if (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32

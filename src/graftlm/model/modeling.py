@@ -5,7 +5,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin
+from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
@@ -210,6 +210,13 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
             return output[:, 1:]
         output.sequences = output.sequences[:, 1:]
         return output
+
+    def _prepare_cache_for_generation(self, generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> Any:
+        if generation_config.cache_implementation == "static":
+            raise ConfigError(
+                "A static cache has no place for the memory; leave out cache_implementation."
+            )
+        return super()._prepare_cache_for_generation(generation_config, *args, **kwargs)  # type: ignore[misc]
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(  # type: ignore[override]
         self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], **unused: Any

@@ -8,6 +8,7 @@ def positions_from_mask(mask: Tensor) -> Tensor:
 
     Shapes: (B, S) of 0/1 -> (B, S).
 
+    >>> import torch
     >>> positions_from_mask(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])).tolist()
     [[0, 0, 0, 1], [0, 1, 2, 2]]
     """
@@ -17,6 +18,7 @@ def positions_from_mask(mask: Tensor) -> Tensor:
 def last_token_mask(mask: Tensor) -> Tensor:
     """True at the last real token of each row.
 
+    >>> import torch
     >>> last_token_mask(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])).tolist()
     [[False, False, False, True], [False, False, True, False]]
     """

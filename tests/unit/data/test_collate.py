@@ -4,12 +4,12 @@ import doctest
 from types import ModuleType
 
 import pytest
-import tiny
 import torch
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
 import graftlm.data.collate
+import tiny
 from graftlm.data import template
 from graftlm.data.collate import Example, Seq2SeqCollator, encode, encode_source
 from graftlm.data.records import Record

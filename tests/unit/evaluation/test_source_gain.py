@@ -4,11 +4,11 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import tiny
 from graftlm.data.collate import Example, Seq2SeqCollator
 from graftlm.errors import TaskError
 from graftlm.evaluation.loss import loss_and_source_gain, other_sources, target_nats

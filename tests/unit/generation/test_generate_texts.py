@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+import tiny
 from graftlm.errors import ConfigError, TaskError
 from graftlm.generation.sampling import GumbelNoise
 from graftlm.generation.text import generate_texts

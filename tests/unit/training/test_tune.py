@@ -3,10 +3,10 @@
 import copy
 
 import pytest
-import tiny
 import torch
 from rich.console import Console
 
+import tiny
 from graftlm.data.collate import Example
 from graftlm.errors import ConfigError
 from graftlm.training.freeze import freeze

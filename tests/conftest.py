@@ -1,0 +1,49 @@
+"""Runs before any test module: one thread, no hub, quiet libraries; and the tiny language models that tests share."""
+
+import os
+
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "0",
+}
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+import tiny
+
+torch.set_num_threads(1)
+transformers.logging.set_verbosity(logging.ERROR)
+transformers.logging.disable_progress_bar()
+
+TinyLM = Callable[..., tuple[PreTrainedModel, Path]]
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> TinyLM:
+    """`tiny_lm(family, dtype, seed, **overrides)` -> (stock model, its folder); shared: copy to edit."""
+    made: dict[str, tuple[PreTrainedModel, Path]] = {}
+
+    def make(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any) -> tuple[Any, Path]:
+        key = json.dumps([family, str(dtype), seed, overrides], sort_keys=True)
+        if key not in made:
+            model = tiny.stock_lm(family, dtype, seed, **overrides)
+            folder = tmp_path_factory.mktemp(family)
+            model.save_pretrained(folder)
+            tiny.tokenizer().save_pretrained(folder)
+            if dtype != torch.float32:  # Loading keeps rotary frequencies in fp32, casting does not.
+                model = type(model).from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+            made[key] = model, folder
+        return made[key]
+
+    return make

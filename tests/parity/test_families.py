@@ -1,0 +1,230 @@
+"""Every family against transformers' own modules: alone, together, and their gradients."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
+
+from graftlm.families.donor import load_causal_lm
+from graftlm.families.registry import FAMILIES as TABLES
+from graftlm.model.causal_lm import CausalLM
+from graftlm.model.decoder import Placement
+from graftlm.model.kernels import _grouped_matmul, attend, linear
+from graftlm.model.position import positions_from_mask
+from tiny import FAMILIES, MODULE, SIDES, WHOLE, Batch, batch, gap, gradients, stock_lm
+
+ROPE = {
+    "linear": {"factor": 4.0},
+    "dynamic": {"factor": 4.0},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+    "longrope": {
+        "factor": 4.0,
+        "short_factor": [1.0, 1.1, 1.2, 1.3],
+        "long_factor": [1.0, 2.0, 3.0, 4.0],
+        "original_max_position_embeddings": 16,
+    },
+    "llama3": {
+        "factor": 4.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    },
+}
+SWITCHES: dict[str, list[dict[str, Any]]] = {
+    "llama": [{"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
+    "qwen3": [{"use_sliding_window": False}],
+    "gemma2": [{"attn_logit_softcapping": None}, {"final_logit_softcapping": None}, {"sliding_window": 128}],
+}
+
+
+@torch.no_grad()
+def stock_logits(model: PreTrainedModel, b: Batch) -> Tensor:
+    """transformers, with positions that count tokens, as its own `generate` passes them."""
+    return model(b.ids, attention_mask=b.mask, position_ids=positions_from_mask(b.mask)).logits
+
+
+def module_pairs(stock: PreTrainedModel, ours: CausalLM, b: Batch) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(name, ours, theirs) of every module, each fed what transformers fed its counterpart."""
+    seen: dict[str, tuple[Tensor, Any]] = {}
+
+    def record(name: str) -> Any:
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            seen[name] = (args[0] if args else kwargs["hidden_states"], output)
+
+        return hook
+
+    hooks = [m.register_forward_hook(record(name), with_kwargs=True) for name, m in stock.model.named_modules() if name]
+    stock_logits(stock, b)
+    for hook in hooks:
+        hook.remove()
+    positions = positions_from_mask(b.mask)
+    decoder = ours.decoder
+    x, (cos, sin) = seen["layers.0"][0], seen["rotary_emb"][1]
+    views = decoder.views(x, Placement(positions=positions, valid=b.mask), None)
+    yield "embedding", decoder.embedding(b.ids), x
+    for kind, view in views.items():
+        assert view.rotary is not None
+        yield f"{kind} cos", view.rotary.cos.squeeze(1), cos
+        yield f"{kind} sin", view.rotary.sin.squeeze(1), sin
+    for i, layer in enumerate(decoder.layers):
+        view, prefix = views[layer.layer_type], f"layers.{i}"
+        y, (attended, _) = seen[f"{prefix}.self_attn"]
+        query, made = layer.attention.query(y, view.rotary), layer.attention.key_value(y, view.rotary)
+        yield f"{prefix} attention", layer.attention(query, [made], view.mask), attended
+        yield f"{prefix} norm", layer.attention_norm(seen[prefix][0]), y
+        y, mixed = seen[f"{prefix}.mlp"]
+        yield f"{prefix} mlp", layer.mlp(y), mixed
+        yield prefix, layer(seen[prefix][0], view), seen[prefix][1]
+    yield "final norm", decoder.norm(seen["norm"][0]), seen["norm"][1]
+
+
+@torch.no_grad()
+def module_gaps(stock: PreTrainedModel, ours: CausalLM, b: Batch) -> dict[str, float]:
+    """Largest difference of every module over real tokens."""
+    real = b.mask.bool()
+    gaps = {name: gap(mine[real], theirs[real]) for name, mine, theirs in module_pairs(stock, ours, b)}
+    kinds = len(set(ours.config.decoder.layer_types))
+    assert len(gaps) == 2 + 2 * kinds + 4 * stock.config.num_hidden_layers
+    return gaps
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_module_computes_what_transformers_does(family: str, side: str, tiny_lm: Any) -> None:
+    stock, folder = tiny_lm(family)
+    gaps = module_gaps(stock, load_causal_lm(folder), batch(side))
+    assert {name: value for name, value in gaps.items() if value > MODULE} == {}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_modules_in_bf16_round_where_transformers_does(family: str, tiny_lm: Any) -> None:
+    """Bit for bit, but for attention: its sums run in another order."""
+    stock, folder = tiny_lm(family, torch.bfloat16)
+    gaps = module_gaps(stock, load_causal_lm(folder), batch("left"))
+    exact = {name: value for name, value in gaps.items() if name.endswith(("embedding", "cos", "sin", "norm", "mlp"))}
+    assert len(exact) > 2 * stock.config.num_hidden_layers
+    assert set(exact.values()) == {0.0}
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_whole_model_and_its_gradients(family: str, side: str, tiny_lm: Any) -> None:
+    stock, folder = tiny_lm(family)
+    ours, b = load_causal_lm(folder), batch(side)
+    # The first token is left out: with padding before it, nothing real predicts it.
+    labels = b.ids.masked_fill((b.mask == 0) | (positions_from_mask(b.mask) == 0), -100)
+    mine = ours(b.ids, attention_mask=b.mask, labels=labels)
+    theirs = stock(b.ids, attention_mask=b.mask, position_ids=positions_from_mask(b.mask), labels=labels)
+    assert gap(mine.logits[b.mask.bool()], theirs.logits[b.mask.bool()]) <= WHOLE
+    assert abs(mine.loss.item() - theirs.loss.item()) <= WHOLE
+    stock.zero_grad()
+    mine.loss.backward()
+    theirs.loss.backward()
+    found = {TABLES[family].weights.to_source(name): grad for name, grad in gradients(ours).items()}
+    expected = gradients(stock)
+    assert found.keys() == expected.keys() == dict(stock.named_parameters()).keys()
+    for name, grad in expected.items():
+        assert gap(found[name], grad) <= WHOLE * min(1.0, grad.abs().max().item()), name
+    stock.zero_grad()
+
+
+@pytest.mark.parametrize(("family", "switch"), [(f, s) for f, switches in SWITCHES.items() for s in switches], ids=str)
+def test_every_mechanism_changes_the_logits(family: str, switch: dict[str, Any], tiny_lm: Any) -> None:
+    """Without this, parity could hold with a mechanism that does nothing."""
+    b = batch("right", lengths=(24, 14))
+    usual, without = (stock_logits(tiny_lm(family, **overrides)[0], b) for overrides in ({}, switch))
+    assert gap(usual, without) > 1000 * WHOLE
+
+
+@pytest.mark.parametrize("length", [12, 40])
+@pytest.mark.parametrize("kind", ROPE)
+def test_rope_scalings(kind: str, length: int, tiny_lm: Any) -> None:
+    """Below and beyond the length that `dynamic` and `longrope` change their frequencies at."""
+    parameters = ROPE[kind] | {"rope_type": kind, "rope_theta": 10000.0}
+    reach = 16 if kind == "dynamic" else 64
+    settings = {"rope_parameters": parameters, "max_position_embeddings": reach}
+    # A new model: transformers' keeps the frequencies of the longest sequence that it has seen.
+    stock, (_, folder) = stock_lm("llama", **settings), tiny_lm("llama", **settings)
+    plain, _ = tiny_lm("llama", rope_parameters={"rope_type": "default", "rope_theta": 10000.0})
+    b = batch("left", lengths=(length, 9))
+    expected = stock_logits(stock, b)
+    with torch.no_grad():
+        found = load_causal_lm(folder)(b.ids, attention_mask=b.mask).logits
+    assert gap(found[b.mask.bool()], expected[b.mask.bool()]) <= WHOLE
+    if not (kind == "dynamic" and length < reach):
+        assert gap(stock_logits(plain, b), expected) > 1000 * WHOLE
+
+
+def qkv(groups: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(groups)
+    query = torch.randn(3, 4, 7, 8, generator=generator)
+    key, value = torch.randn(2, 3, groups, 11, 8, generator=generator)
+    mask = torch.rand(3, 1, 7, 11, generator=generator) > 0.4
+    mask[0, :, 2] = mask[2, :, 6] = False
+    return query.to(dtype), key.to(dtype), value.to(dtype), mask
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_fused_attention_equals_grouped_products(groups: int) -> None:
+    query, key, value, mask = qkv(groups, torch.float32)
+    fused = attend(query, key, value, mask, scale=0.5)
+    grouped = _grouped_matmul(query, key, value, mask, 0.5, None, 0.0)
+    assert gap(fused, grouped) <= MODULE
+    for output in (fused, grouped):
+        assert output[0, :, 2].abs().max() == output[2, :, 6].abs().max() == 0
+        assert (output.abs().amax(-1) > 0).sum() == output[..., 0].numel() - 2 * 4
+
+
+@pytest.mark.parametrize("softcap", [None, 1.0])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_attention_in_bf16_is_as_exact_as_eager(groups: int, softcap: float | None) -> None:
+    query, key, value, mask = qkv(groups, torch.bfloat16)
+    module = torch.nn.Module()
+    module.num_key_value_groups, module.head_dim = 4 // groups, 8
+    bias = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+
+    def eager(dtype: torch.dtype) -> Tensor:
+        tensors = (tensor.to(dtype) for tensor in (query, key, value))
+        output, _ = eager_attention_forward(module, *tensors, bias.to(dtype), scaling=0.5, softcap=softcap)
+        return output.transpose(1, 2)
+
+    sees = mask.any(-1).expand(3, 4, 7)
+    found = attend(query, key, value, mask, scale=0.5, softcap=softcap)
+    assert found.dtype == torch.bfloat16
+    assert gap(found[sees], eager(torch.bfloat16)[sees]) <= 4 * torch.finfo(torch.bfloat16).eps
+    exact = eager(torch.float32)[sees]
+    assert gap(found[sees], exact) <= 1.5 * gap(eager(torch.bfloat16)[sees], exact)
+    assert found[~sees].abs().max() == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bf16_models_agree_to_its_precision(family: str, tiny_lm: Any) -> None:
+    """Both err from fp32 by their rounding; ours by no more than half as much again."""
+    stock, folder = tiny_lm(family, torch.bfloat16)
+    b = batch("left")
+    with torch.no_grad():
+        found, exact = (load_causal_lm(folder, dtype)(b.ids, b.mask).logits for dtype in (None, torch.float32))
+    assert found.dtype == torch.bfloat16
+    real = b.mask.bool()
+    assert gap(found[real], exact[real]) <= 1.5 * gap(stock_logits(stock, b)[real], exact[real])
+
+
+@pytest.mark.parametrize("trained", ["x", "weight", "bias"])
+def test_linear_maps_are_differentiable_in_every_part(trained: str) -> None:
+    """Whichever part alone is trained: the kernel for inference has no backward."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"x": (2, 5, 16), "weight": (4, 16), "bias": (4,)}
+    parts = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    inference = linear(**parts)
+    parts[trained].requires_grad_()
+    output = linear(**parts)
+    assert gap(inference, output) <= MODULE
+    output.square().sum().backward()
+    found, parts[trained].grad = parts[trained].grad, None
+    torch.nn.functional.linear(parts["x"], parts["weight"], parts["bias"]).square().sum().backward()
+    assert found is not None
+    assert torch.equal(found, parts[trained].grad)

@@ -1,0 +1,149 @@
+"""Every family's config table: total, both directions, and one error that names all problems."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from graftlm.errors import ConfigError, ConversionError
+from graftlm.families.config_map import ConfigMap, ignored, pinned, same
+from graftlm.families.donor import complete
+from graftlm.families.registry import FAMILIES, family_of
+from graftlm.model.config import CausalLMConfig
+from tiny import FAMILIES as TINY
+from tiny import LLAMA3, hf_config
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {}),
+    ("llama", {"attention_bias": False, "mlp_bias": False, "rope_parameters": None, "head_dim": None}),
+    ("llama", {"tie_word_embeddings": True, "eos_token_id": [2, 3], "pad_token_id": None, "hidden_act": "gelu"}),
+    ("llama", {"rms_norm_eps": 1e-5, "attention_dropout": 0.1, "initializer_range": 0.01, "num_key_value_heads": None}),
+    ("qwen3", {}),
+    ("qwen3", {"use_sliding_window": False, "bos_token_id": None, "tie_word_embeddings": True}),
+    ("qwen3", {"attention_bias": True, "rope_parameters": LLAMA3, "sliding_window": 1}),
+    ("gemma2", {}),
+    ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 144}),
+    ("gemma2", {"layer_types": ["full_attention"] * 4, "hidden_activation": "silu", "sliding_window": 1}),
+]
+
+
+def our_config(raw: dict[str, Any]) -> CausalLMConfig:
+    return family_of(raw["model_type"]).config.read(raw, complete(raw))
+
+
+@pytest.mark.parametrize(("family", "overrides"), VARIANTS, ids=str)
+def test_round_trip(family: str, overrides: dict[str, Any]) -> None:
+    """Every field that the table does not ignore comes back as it was, and ours is the same a second time."""
+    raw = hf_config(family, **overrides).to_dict()
+    config = our_config(raw)
+    table = FAMILIES[family].config
+    written = table.write(config, lambda fields: complete({"model_type": family, **fields}))
+    again = complete({"model_type": family, **written})
+    expected = complete(raw)
+    skipped = {name for rule in table.rules if not rule.write(flat(config)) for name in rule.source}
+    fields = {name for rule in table.rules for name in rule.source} - skipped
+    assert {"hidden_size", "rope_parameters", "eos_token_id", "head_dim"} <= fields
+    for name in fields & expected.keys():
+        assert again[name] == expected[name], name
+    assert our_config({"model_type": family, **written}).to_dict() == config.to_dict()
+
+
+def flat(config: CausalLMConfig) -> dict[str, Any]:
+    names = ("tie_word_embeddings", "pad_token_id", "bos_token_id", "eos_token_id")
+    return vars(config.decoder) | {name: getattr(config, name) for name in names}
+
+
+def test_values_that_are_read() -> None:
+    """Where names differ, what they mean: spelled out once by hand."""
+    gemma = our_config(hf_config("gemma2").to_dict()).decoder
+    assert gemma.window == (4, 0)
+    assert gemma.query_scale == 0.25
+    assert (gemma.attention_softcap, gemma.logit_softcap) == (5.0, 8.0)
+    assert gemma.layer_types == ("sliding_attention", "full_attention") * 2
+    assert gemma.embedding_scale == 32**0.5
+    assert (gemma.norm_placement, gemma.norm_unit_offset, gemma.qk_norm) == ("sandwich", True, False)
+    assert gemma.activation == "gelu_pytorch_tanh"
+    qwen = our_config(hf_config("qwen3").to_dict()).decoder
+    assert qwen.layer_types == ("full_attention",) * 2 + ("sliding_attention",) * 2
+    assert (qwen.qk_norm, qwen.window, qwen.norm_placement) == (True, (4, 0), "pre")
+    llama = our_config(hf_config("llama").to_dict()).decoder
+    assert (llama.qkv_bias, llama.output_bias, llama.mlp_bias) == (True, True, True)
+    assert llama.rotary == {"full_attention": LLAMA3}
+    assert (llama.num_kv_heads, llama.window, llama.qk_norm) == (1, None, False)
+
+
+def test_configs_of_transformers_4_are_read_as_their_successors() -> None:
+    raw = hf_config("llama").to_dict()
+    parameters = dict(raw.pop("rope_parameters"))
+    old = raw | {"rope_theta": parameters.pop("rope_theta"), "rope_scaling": parameters, "torch_dtype": "float32"}
+    assert our_config(old).decoder.rotary == {"full_attention": LLAMA3}
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_every_field_of_transformers_is_spoken_of(family: str) -> None:
+    kind, _ = TINY[family]
+    fields = {field.name for field in dataclasses.fields(kind)} | hf_config(family).to_dict().keys()
+    assert {name for name in fields - FAMILIES[family].config.known() if not name.startswith("_")} == set()
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "messages"),
+    [
+        ("llama", {"shiny": 1}, ["shiny (unknown field)"]),
+        (
+            "gemma2",
+            {"use_bidirectional_attention": True},
+            ["use_bidirectional_attention=True (the donor must be causal)"],
+        ),
+        (
+            "llama",
+            {"shiny": 1, "alibi": True, "is_encoder_decoder": True},
+            ["alibi (unknown field); shiny (unknown field); is_encoder_decoder=True (only decoder-only"],
+        ),
+        ("gemma2", {"shiny": 1, "use_bidirectional_attention": True}, ["shiny", "use_bidirectional_attention=True"]),
+        (
+            "qwen3",
+            {"rope_parameters": LLAMA3 | {"partial_rotary_factor": 0.5}},
+            ["rope_parameters.partial_rotary_factor"],
+        ),
+        ("llama", {"num_attention_heads": 5}, ["transformers refuses this config", "not a multiple"]),
+    ],
+    ids=str,
+)
+def test_what_is_not_supported_is_named_all_at_once(family: str, change: dict[str, Any], messages: list[str]) -> None:
+    with pytest.raises(ConversionError) as error:
+        our_config(hf_config(family).to_dict() | change)
+    for message in messages:
+        assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_rope_type() -> None:
+    from graftlm.model.causal_lm import CausalLM
+
+    config = our_config(hf_config("llama").to_dict())
+    config.decoder.rotary["full_attention"]["rope_type"] = "spiral"
+    with pytest.raises(ConfigError, match="Unknown rope_type 'spiral'"):
+        CausalLM(config)
+
+
+@pytest.mark.parametrize("name", ["mamba", None, 3])
+def test_unknown_family(name: object) -> None:
+    with pytest.raises(ConversionError, match=r"not supported yet; known families are llama, qwen3, gemma2"):
+        family_of(name)
+
+
+def test_what_a_family_cannot_express_is_refused_on_the_way_back() -> None:
+    config = our_config(hf_config("gemma2").to_dict())
+    with pytest.raises(ConversionError, match=r"cannot express .*norm_placement='sandwich'"):
+        FAMILIES["llama"].config.write(config, lambda fields: complete({"model_type": "llama", **fields}))
+
+
+def test_rules() -> None:
+    assert same("a", "b").read({"a": 1}) == {"b": 1}
+    assert same("a", "b").write({"b": 1}) == {"a": 1}
+    assert pinned("a", 1, "why").write({}) == {"a": 1}
+    with pytest.raises(ConversionError, match=r"a=2 \(why\)"):
+        pinned("a", 1, "why").read({"a": 2})
+    table = ConfigMap((same("a", "b"), ignored("c", "no matter")))
+    assert table.known() >= {"a", "c", "model_type"}

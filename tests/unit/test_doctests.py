@@ -1,0 +1,21 @@
+"""The examples in docstrings are true."""
+
+import doctest
+from importlib import import_module
+
+import pytest
+
+MODULES = {
+    "graftlm.model.mask": 3,
+    "graftlm.model.position": 4,
+    "graftlm.families.weight_map": 2,
+    "graftlm.generation.kv_prefix": 1,
+}
+"""Modules and how many examples they have."""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name: str) -> None:
+    result = doctest.testmod(import_module(name))
+    assert result.attempted >= MODULES[name]
+    assert result.failed == 0
