@@ -55,6 +55,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         raise _cannot_write(path, error) from error
     try:
         yield temporary
+        # safetensors makes files that only their owner may read.
+        for file in temporary.rglob("*"):
+            file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
         temporary.chmod(0o777 & ~_umask())
         if path.exists():
             path.rmdir()
@@ -70,14 +73,17 @@ def check_new_folder(path: str | Path) -> None:
     path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise GraftError(f"{path} already exists and is not empty; choose a new folder or remove it first.")
-    check_writable(path)
+    _check_writable(path)
 
 
-def check_writable(path: str | Path) -> None:
-    """Refuse, before any work is done, an output path that cannot be made."""
-    path = Path(path)
-    if not path.name or (path.is_dir() and not os.access(path, os.W_OK | os.X_OK)):
-        raise GraftError(f"Cannot write {path} (no permission); choose a place that you may write to.")
+def check_new_file(path: str | Path) -> None:
+    """Refuse, before any work is done, a result file that is a folder or cannot be made; an old file is replaced."""
+    if Path(path).is_dir():
+        raise GraftError(f"Cannot write {path} (it is a folder); give the name of a file.")
+    _check_writable(Path(path))
+
+
+def _check_writable(path: Path) -> None:
     parent = next(p for p in path.absolute().parents if p.exists())
     if not parent.is_dir():
         raise GraftError(f"Cannot write {path} ({parent} is not a folder); choose another place.")
@@ -87,8 +93,12 @@ def check_writable(path: str | Path) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise GraftError(f"{path} would hold a number that is not finite; check the weights and the data.") from error
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _umask() -> int:

@@ -80,7 +80,7 @@ def test_tokenizer_without_eos(graftlm: Command, lm_folder: Path, tmp_path: Path
         ("train: rows.jsonl\n", ["'name' is missing"]),
         ("name: x\ntrain: rows.jsonl\nmetrics: [blue]\n", ["unknown metric 'blue'", "bleu"]),
         ("name: x\ntrain: rows.jsonl\nmetrik: [bleu]\n", ["'metrik'", "metrics"]),
-        ("name: x\ntrain: gone.jsonl\n", ["gone.jsonl"]),
+        ("name: x\ntrain: gone.jsonl\nmax_new_tokens: 8\n", ["gone.jsonl"]),
         ("name: x\n", ["train: FILE"]),
         ("name: [x\n", ["not valid YAML"]),
     ],
@@ -186,3 +186,45 @@ def test_usage_errors_have_no_traceback(graftlm: Command) -> None:
     result = graftlm("adapt", "x")
     assert result.code == 2
     assert re.search(r"[Mm]issing option.*--out", result.err)
+
+
+def test_no_room_for_a_source(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    task_file.write_text(task_file.read_text().replace("max_new_tokens: 8", "max_new_tokens: 130\ntruncate: true"))
+    refused(graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e"), "leaves none for the source")
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize(("rate", "words"), [("nan", "learning_rate is nan"), ("inf", "is inf"), ("1e30", "diverged")])
+def test_training_that_cannot_work(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path, rate: str, words: str
+) -> None:
+    tune = ("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e", "--steps", 3)
+    refused(graftlm(*tune, "--learning-rate", rate), words)
+    assert not (tmp_path / "e").exists()
+
+
+def test_seed_out_of_range(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    tune = ("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e")
+    refused(graftlm(*tune, "--seed", -1), "seed is -1")
+
+
+def test_deep_nesting(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("[" * 100_000 + "\n")
+    refused(graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e"), "line 1: not valid JSON")
+    task_file.write_text("a: " + "[" * 3_000)
+    refused(graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e"), "not valid YAML")
+
+
+def test_results_that_would_destroy_something(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    before = rows.read_text()
+    refused(graftlm("generate", graft_folder, "--input", rows, "--output", rows), "the same file")
+    assert rows.read_text() == before
+    refused(graftlm("eval", graft_folder, "--task", task_file, "--out", tmp_path), "it is a folder")
+
+
+def test_a_graft_and_an_empty_name_as_source(graftlm: Command, graft_folder: Path, tmp_path: Path) -> None:
+    refused(graftlm("adapt", graft_folder, "--out", tmp_path / "o"), "a graft already")
+    refused(graftlm("adapt", "", "--out", tmp_path / "o"), "name of the model is empty")

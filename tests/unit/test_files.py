@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from graftlm.errors import GraftError
-from graftlm.files import atomic_file, atomic_folder, check_new_folder, check_writable, write_json
+from graftlm.files import atomic_file, atomic_folder, check_new_file, check_new_folder, write_json
 
 
 def test_whole_when_all_goes_well(tmp_path: Path) -> None:
@@ -60,8 +60,10 @@ def test_folders_in_use_and_places_that_are_no_folders_are_refused(tmp_path: Pat
         check_new_folder(tmp_path)
     with pytest.raises(GraftError, match="not empty"):
         check_new_folder(tmp_path / "file")
+    with pytest.raises(GraftError, match="it is a folder"):
+        check_new_file(tmp_path)
     with pytest.raises(GraftError, match="is not a folder"):
-        check_writable(tmp_path / "file" / "x" / "y")
+        check_new_file(tmp_path / "file" / "x" / "y")
     check_new_folder(tmp_path / "fresh" / "deep")
 
 
@@ -70,3 +72,15 @@ def test_no_permission_is_refused_before_any_work(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(GraftError, match="no permission"):
         check_new_folder(tmp_path / "x")
+
+
+def test_what_a_folder_holds_may_be_read_by_others(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "f") as folder:
+        (folder / "secret").touch(0o600)
+    assert (tmp_path / "f" / "secret").stat().st_mode == (tmp_path / "f").stat().st_mode & 0o666 | 0o100000
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(GraftError, match="not finite"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []

@@ -108,6 +108,8 @@ def initialisation_report(plan: Plan) -> dict[str, Any]:
 def generation_config(plan: Plan) -> GenerationConfig:
     """The decoder donor's way to generate, with the tokens that an encoder–decoder needs beside it."""
     config = plan.donors["decoder"].generation_config()
+    # A kind of cache that suits the donor has no place for a memory.
+    config.cache_implementation = None
     config.decoder_start_token_id = plan.config.decoder_start_token_id
     if config.pad_token_id is None:
         config.pad_token_id = plan.config.pad_token_id

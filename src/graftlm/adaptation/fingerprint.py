@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
@@ -35,12 +36,18 @@ def fingerprint(model: GraftForConditionalGeneration) -> str:
 
 
 def hash_tensors(config: StackConfig, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """sha256 over the config and the sorted lines (name, dtype, shape, sha256 of the bytes); one tensor at a time."""
+    """sha256 over the config and the sorted lines (name, dtype, shape, sha256 of the bytes); one tensor at a time.
+
+    Of the config only fields that differ from their default count, so that a new field with a neutral default leaves
+    fingerprints as they are.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    settings = {name: value for name, value in config.to_dict().items() if value != defaults[name]}
     lines = sorted(
         f"{name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} {_sha256(tensor)}"
         for name, tensor in tensors
     )
-    text = "\n".join([json.dumps(config.to_dict(), sort_keys=True), *lines])
+    text = "\n".join([json.dumps(settings, sort_keys=True), *lines])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -9,10 +9,10 @@ from typing import Literal
 
 import torch
 
+from graftlm.adaptation.store import stored_tensors
 from graftlm.families.donor import Donor
 from graftlm.families.tensors import TensorInfo
 from graftlm.model.config import GraftConfig, StackConfig
-from graftlm.model.modeling import GraftForConditionalGeneration
 
 Side = Literal["encoder", "decoder"]
 Fresh = Literal["normal", "zeros", "ones"]
@@ -70,13 +70,8 @@ def make_plan(config: GraftConfig, donors: dict[Side, Donor], seed: int) -> Plan
     both stacks come from one LLM, else fresh. Source: arXiv 2504.06225, section 3.1.
     """
     balanced = donors["encoder"] is donors["decoder"]
-    with torch.device("meta"):
-        model = GraftForConditionalGeneration(config)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if config.tie_word_embeddings:
-        del shapes["lm_head.weight"]
     origins = {}
-    for name, shape in shapes.items():
+    for name, shape in stored_tensors(config).items():
         side, source = _source(name, balanced)
         if source is None:
             dtype = donors["decoder"].info("decoder.embedding.weight").dtype

@@ -72,7 +72,7 @@ def load_task_encoder(model: GraftForConditionalGeneration, folder: str | Path) 
     if found != wanted:
         raise CheckpointError(
             f"{folder} was tuned on another decoder (fingerprint {wanted[:12]}, this model has {found[:12]}); "
-            f"load it on {manifest['decoder']['path'] or 'the model that it was tuned on'}."
+            f"load it on {manifest['decoder']['path'] or 'the model that it was tuned on'}, in the dtype of its folder."
         )
     values = model.config.to_dict() | manifest["settings"]
     values |= {"encoder": manifest["encoder"], "bridge": manifest["bridge"]}
@@ -94,10 +94,7 @@ def _parts(model: GraftForConditionalGeneration, config: GraftConfig, tensors: T
         bridge = Bridge(config.bridge)
     parts = torch.nn.ModuleDict({"encoder": encoder, "bridge": bridge})
     expected = {name: tuple(tensor.shape) for name, tensor in parts.state_dict().items()}
-    stored = {name: info.shape for name, info in tensors.infos.items()}
-    if expected != stored:
-        wrong = sorted(name for name in expected | stored if expected.get(name) != stored.get(name))
-        raise CheckpointError(f"The weights in {tensors.folder} do not fit its manifest: {', '.join(wrong[:8])}.")
+    tensors.check(expected)
     state = {name: tensors.read(name).to(model.device, model.dtype) for name in expected}
     parts.load_state_dict(state, assign=True)
     parts.train(model.training)

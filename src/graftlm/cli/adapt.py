@@ -14,7 +14,7 @@ def adapt(
     encoder_from: Annotated[
         str | None, typer.Option(help="Another language model for the encoder (t5gemma only).")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of tensors that no model provides.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of tensors that no model provides.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Turn a language model into an encoder-decoder."""
     from graftlm.adaptation.adapt import REPORT, adapt_to_folder

@@ -20,9 +20,9 @@ def evaluate(
     """Evaluate a model, with or without a task encoder, on a task."""
     from graftlm.data.task import load_task
     from graftlm.evaluation.evaluator import evaluate as run
-    from graftlm.files import check_writable, write_json
+    from graftlm.files import check_new_file, write_json
 
-    check_writable(out)
+    check_new_file(out)
     chosen = load_task(task)
     graft, tokenizer, manifest = load(model, task_encoder)
     with Bar(f"{chosen.name} {split}") as bar:

@@ -29,21 +29,24 @@ def generate(
         raise ConfigError("Give either a text or --input FILE.")
     if (input_file is None) != (output_file is None):
         raise ConfigError("--input and --output go together: give both or none.")
+    if input_file is not None and output_file is not None and input_file.resolve() == output_file.resolve():
+        raise ConfigError("--input and --output are the same file; choose another output.")
     from graftlm.data.records import Record, read_records
     from graftlm.data.task import Task
-    from graftlm.files import atomic_file, check_writable
+    from graftlm.files import atomic_file, check_new_file
     from graftlm.generation.text import generate_texts
 
     if output_file is not None:
-        check_writable(output_file)
+        check_new_file(output_file)
     records = [Record(id="0", source=text or "")]
     if input_file is not None:
         records = read_records(input_file, require_target=False)
     graft, tokenizer, manifest = load(model, task_encoder)
     task = Task.from_settings(manifest["task"]) if manifest is not None else Task.plain()
+    room = task.max_new_tokens if manifest is not None else min(128, graft.config.max_position_embeddings // 2)
     task = task.model_copy(
         update={
-            "max_new_tokens": max_new_tokens or task.max_new_tokens,
+            "max_new_tokens": max_new_tokens or room,
             "num_beams": num_beams or task.num_beams,
         }
     )

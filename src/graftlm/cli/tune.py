@@ -20,7 +20,7 @@ def tune(
     ] = None,
     steps: Annotated[int, typer.Option(help="Updates.")] = 300,
     batch_size: Annotated[int, typer.Option(help="Examples per update.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Peak rate of a cosine schedule.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="Peak rate of a cosine schedule.")] = 3e-4,
     seed: Annotated[int, typer.Option(help="Seed of the order of examples.")] = 0,
 ) -> None:
     """Tune an encoder for a task while the shared decoder stays frozen."""
@@ -38,7 +38,7 @@ def tune(
     graft, tokenizer, _ = load(model)
     if encoder_attention is not None:
         graft.set_encoder_attention(encoder_attention)
-    limit = graft.config.max_position_embeddings - chosen.max_new_tokens
+    limit = chosen.source_limit(graft.config.max_position_embeddings)
     examples = [encode(record, chosen, tokenizer, limit) for record in chosen.records("train")]
     run = train(graft, examples, settings, progress_console(), title=chosen.name)
     run["data_sha256"] = chosen.data_hash("train")

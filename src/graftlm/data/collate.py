@@ -28,14 +28,12 @@ class Example(NamedTuple):
 
 
 def encode(record: Record, task: Task, tokenizer: PreTrainedTokenizerBase, limit: int) -> Example:
-    """Source and target of a record as token ids; `limit` and the task's `max_source_tokens` bound the source.
+    """Source and target of a record as token ids; `limit` bounds the source (see Task.source_limit).
 
     Raises: TaskError for a source over the limit (unless the task truncates) and for a tokenizer without EOS.
 
     With one id per letter, BOS 1 and EOS 2, source "ab" and target "c" become Example([1, 7, 8], [9, 2]).
     """
-    if task.max_source_tokens is not None:
-        limit = min(limit, task.max_source_tokens)
     name = f"The source of record {record.id}"
     source = encode_source(task.source(record), tokenizer, limit, truncate=task.truncate, name=name)
     target = tokenizer(task.target(record), add_special_tokens=False)["input_ids"]
@@ -55,6 +53,7 @@ def encode_source(
 
     Raises: TaskError for an empty source, and for one over `limit` unless `truncate` keeps its beginning.
     """
+    assert limit is None or limit > 0
     ids = without_eos(tokenizer(text)["input_ids"], eos_of(tokenizer)) if text.strip() else []
     if not ids:
         raise TaskError(f"{name} is empty; give it some text.")

@@ -60,7 +60,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TaskError(f"{path}, line {number}: not valid JSON in UTF-8; write one object per line.") from error
     if not isinstance(row, dict):
         raise TaskError(f'{path}, line {number}: not a JSON object; write {{"source": …, "target": …}}.')

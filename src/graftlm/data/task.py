@@ -166,12 +166,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise TaskError(f"Cannot read {path} ({error.strerror}).") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or error
         raise TaskError(f"{path}{place}: not valid YAML ({' '.join(str(reason).split())}); correct it.") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise TaskError(f"{path} must hold fields such as `name: …` and `train: …`.")
     return values
 
@@ -186,6 +186,8 @@ def _validated(values: dict[str, Any], where: str) -> Task:
             problem = f"the field {field!r} is missing; add it"
         elif first["type"] == "extra_forbidden":
             problem = f"unknown field {field!r}{_meant(field, Task.model_fields)}"
+        elif first["type"] == "path_type":
+            problem = f"{field!r} must be the name of a file"
         else:
             reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
             problem = f"{field}: {reason}"

@@ -12,6 +12,7 @@ from transformers import CONFIG_MAPPING, GenerationConfig
 
 from graftlm.errors import CheckpointError, ConversionError
 from graftlm.families.config_map import Values
+from graftlm.families.locate import locate
 from graftlm.families.registry import family_of
 from graftlm.families.spec import Family
 from graftlm.families.tensors import TensorFolder, TensorInfo
@@ -64,9 +65,9 @@ def open_donor(folder: str | Path) -> Donor:
     return donor
 
 
-def load_causal_lm(folder: str | Path, dtype: torch.dtype | None = None) -> CausalLM:
+def load_causal_lm(source: str | Path, dtype: torch.dtype | None = None) -> CausalLM:
     """The source LLM in this package's modules, in memory; `dtype` None keeps the stored one (the widest)."""
-    donor = open_donor(folder)
+    donor = open_donor(locate(source))
     with torch.device("meta"):
         model = CausalLM(donor.config)
     names = expected_tensors(donor.config)
@@ -116,24 +117,11 @@ def expected_tensors(config: CausalLMConfig) -> dict[str, tuple[int, ...]]:
 
 def _check_tensors(donor: Donor) -> None:
     expected = expected_tensors(donor.config)
-    weights = donor.family.weights
-    found = {name: weights.to_ours(name) for name in donor.tensors.infos if not weights.is_dropped(name)}
-    problems = []
-    for name, shape in expected.items():
-        source = donor.source_name(name)
-        info = donor.tensors.infos.get(source)
-        if info is None:
-            problems.append(f"{source} is missing")
-        elif info.shape != shape:
-            problems.append(f"{source} has shape {list(info.shape)} instead of {list(shape)}")
-    for source, ours in found.items():
-        if ours in expected:
-            continue
-        if ours == "lm_head.weight" and _same_table(donor):
-            continue
-        problems.append(f"{source} is unexpected")
-    if problems:
-        raise CheckpointError(f"The weights in {donor.folder} do not fit its config: {'; '.join(problems)}.")
+    ignored = {name for name in donor.tensors.infos if donor.family.weights.is_dropped(name)}
+    head = donor.source_name("lm_head.weight")
+    if "lm_head.weight" not in expected and head in donor.tensors.infos and _same_table(donor):
+        ignored.add(head)
+    donor.tensors.check({donor.source_name(name): shape for name, shape in expected.items()}, ignored)
 
 
 def _same_table(donor: Donor) -> bool:

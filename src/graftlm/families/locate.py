@@ -14,10 +14,12 @@ def locate(source: str | Path) -> Path:
     """Folder of a model. Raises: CheckpointError when there is none and the hub cannot give it."""
     if str(source) in EMBEDDED:
         return Path(__file__).parent.parent / "assets" / EMBEDDED[str(source)]
+    name = str(source)
+    if not name.strip():
+        raise CheckpointError("The name of the model is empty; give a folder or a hub name.")
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
-    name = str(source)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise CheckpointError(f"{source} is not a folder of a model; give one, a hub name, or {', '.join(EMBEDDED)}.")
     from huggingface_hub import snapshot_download

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,19 @@ class TensorFolder:
                             "use the float checkpoint."
                         )
                     self.infos[name] = TensorInfo(file, tuple(part.get_shape()), dtype)
+
+    def check(self, expected: Mapping[str, tuple[int, ...]], ignored: Collection[str] = ()) -> None:
+        """Raise CheckpointError that lists every tensor that is missing, unexpected or of another shape."""
+        problems = [
+            f"{name} is missing"
+            if name not in self.infos
+            else f"{name} has shape {list(self.infos[name].shape)} instead of {list(shape)}"
+            for name, shape in expected.items()
+            if name not in self.infos or self.infos[name].shape != shape
+        ]
+        problems += [f"{name} is unexpected" for name in self.infos if name not in expected and name not in ignored]
+        if problems:
+            raise CheckpointError(f"The weights in {self.folder} do not fit its config: {'; '.join(problems)}.")
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, as stored."""

@@ -126,6 +126,8 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
     ) -> Seq2SeqLMOutput:
         """Logits of every target token, (B, T, V), and the loss where `labels` are given.
 
@@ -136,6 +138,8 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         """
         if output_attentions:
             raise ConfigError("output_attentions is not available: attention runs in fused kernels.")
+        if inputs_embeds is not None or decoder_inputs_embeds is not None:
+            raise ConfigError("Give token ids: positions and the first decoder input are read from them.")
         if encoder_outputs is None:
             if input_ids is None:
                 raise ConfigError("Give input_ids or encoder_outputs.")
@@ -143,7 +147,7 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         assert encoder_outputs.memory is not None
         if decoder_input_ids is None:
             if labels is None:
-                raise ConfigError("Give labels or decoder_input_ids.")
+                raise ConfigError("Give labels or decoder_input_ids (the Trainer's label smoothing takes labels away).")
             decoder_input_ids = self.shift_right(labels, encoder_outputs)
         if past_key_values is None and use_cache:
             past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -163,7 +167,8 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
             loss=None if labels is None else token_loss(logits, labels, num_items_in_batch),
             logits=logits,
             past_key_values=past_key_values,
-            decoder_hidden_states=tuple(states) if output_hidden_states else None,
+            # As elsewhere in transformers, the last of them is the normed one.
+            decoder_hidden_states=(*states[:-2], states[-1]) if output_hidden_states else None,
             encoder_last_hidden_state=encoder_outputs.last_hidden_state,
             encoder_hidden_states=encoder_outputs.hidden_states,
         )
@@ -202,7 +207,10 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         return Placement(positions=positions, valid=decoder_attention_mask)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """transformers' `generate`; where decoding starts from the last source token, that token is not returned."""
+        """transformers' `generate`; where decoding starts from the last source token, that token is not returned.
+
+        It still counts in `max_length` and `min_length`, and a streamer still sees it; `max_new_tokens` leaves it out.
+        """
         output: Any = super().generate(*args, **kwargs)  # type: ignore[misc]
         if not self.starts_with_source:
             return output
@@ -211,17 +219,27 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         output.sequences = output.sequences[:, 1:]
         return output
 
+    def prepare_inputs_for_generation(self, *args: Any, tokenizer: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """transformers' own, less the tokenizer that stop strings need and `forward` does not take."""
+        return super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
+
     def _prepare_cache_for_generation(self, generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> Any:
-        if generation_config.cache_implementation == "static":
+        if generation_config.cache_implementation not in (None, "dynamic", "offloaded"):
             raise ConfigError(
-                "A static cache has no place for the memory; leave out cache_implementation."
+                f"cache_implementation {generation_config.cache_implementation!r} has no place for the memory; "
+                "leave it out."
             )
         return super()._prepare_cache_for_generation(generation_config, *args, **kwargs)  # type: ignore[misc]
 
-    def _prepare_text_encoder_decoder_kwargs_for_generation(  # type: ignore[override]
-        self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], **unused: Any
+    def _prepare_text_encoder_decoder_kwargs_for_generation(
+        self,
+        inputs_tensor: Tensor,
+        model_kwargs: dict[str, Any],
+        model_input_name: str | None,
+        generation_config: GenerationConfig,
     ) -> dict[str, Any]:
-        model_kwargs["encoder_outputs"] = self.encode(inputs_tensor, model_kwargs.get("attention_mask"))
+        mask, states = model_kwargs.get("attention_mask"), bool(generation_config.output_hidden_states)
+        model_kwargs["encoder_outputs"] = self.encode(inputs_tensor, mask, states)
         return model_kwargs
 
     def _prepare_decoder_input_ids_for_generation(  # type: ignore[override]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from graftlm.training.freeze import freeze
 from graftlm.training.progress import ProgressBar
 from graftlm.versions import versions
 
+MAX_SEED = 2**32
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings:
@@ -29,7 +32,7 @@ class TuneSettings:
     freeze: str = "decoder"
     steps: int = 300
     batch_size: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     warmup_steps: int = 20
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -37,8 +40,10 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be a number above 0.")
+        if not 0 <= self.seed < MAX_SEED:
+            raise ConfigError(f"seed is {self.seed}; it must be between 0 and {MAX_SEED - 1}.")
 
 
 class Examples(Dataset[dict[str, list[int]]]):
@@ -87,6 +92,7 @@ def tune(
         finally:
             bar.close()
     model.eval()
+    _check_finite(model)
     seconds = time.perf_counter() - start
     tokens = sum(len(example.labels) for example in examples) / len(examples)
     return {
@@ -98,6 +104,12 @@ def tune(
         "bf16": bf16_pays(),
         "versions": versions(),
     }
+
+
+def _check_finite(model: GraftForConditionalGeneration) -> None:
+    broken = [name for name, p in model.named_parameters() if p.requires_grad and not bool(torch.isfinite(p).all())]
+    if broken:
+        raise ConfigError(f"Training diverged ({len(broken)} tensors are not finite); lower the learning rate.")
 
 
 def bf16_pays() -> bool:
@@ -124,7 +136,7 @@ def _arguments(settings: TuneSettings, scratch: str) -> TrainingArguments:
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         train_sampling_strategy="group_by_length",
-        logging_steps=10,
+        logging_steps=min(10, settings.steps),
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from graftlm.adaptation.adapt import adapt, adapt_to_folder
-from graftlm.adaptation.fingerprint import fingerprint
+from graftlm.adaptation.fingerprint import fingerprint, hash_tensors
 from graftlm.model.modeling import GraftForConditionalGeneration
+from tiny import stack
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -79,3 +80,10 @@ def test_both_sides_of_a_tied_table_are_one(tiny_lm: Any) -> None:
     assert fingerprint(untied) != before
     assert tied.lm_head.weight is tied.decoder.embedding.weight
     assert fingerprint(tied) != before
+
+
+def test_a_known_decoder_keeps_its_fingerprint() -> None:
+    """A new config field with a neutral default must not part task encoders from their decoders."""
+    ones = [("decoder.norm.weight", torch.ones(4)), ("decoder.embedding.weight", torch.zeros(2, 4))]
+    assert hash_tensors(stack(), ones) == "5f8445e787e9d30404dbacc2957a9fc0a83d1d40d74b810b846378946d0cdd92"
+    assert hash_tensors(stack(), ones[::-1]) == hash_tensors(stack(), ones)

@@ -60,16 +60,15 @@ def test_templates_are_applied(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     assert tiny_tokenizer.decode(example.labels[:-1]) == "A lazy dog"
 
 
-@pytest.mark.parametrize(("limit", "setting"), [(3, None), (99, 3)])
 def test_long_sources_are_refused_or_cut_to_their_beginning(
-    tiny_tokenizer: PreTrainedTokenizerFast, limit: int, setting: int | None
+    tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     whole = encode(RECORD, Task.plain(), tiny_tokenizer, 99).input_ids
     assert len(whole) > 3
-    task = Task(name="t", max_source_tokens=setting)
+    task = Task(name="t")
     with pytest.raises(TaskError, match=rf"record r1 has {len(whole)} tokens and the limit is 3; .*`truncate: true`"):
-        encode(RECORD, task, tiny_tokenizer, limit)
-    cut = encode(RECORD, task.model_copy(update={"truncate": True}), tiny_tokenizer, limit)
+        encode(RECORD, task, tiny_tokenizer, 3)
+    cut = encode(RECORD, task.model_copy(update={"truncate": True}), tiny_tokenizer, 3)
     assert cut.input_ids == whole[:3]
 
 

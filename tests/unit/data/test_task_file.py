@@ -76,7 +76,7 @@ def test_unknown_name_has_a_close_match() -> None:
         ("- a", ["must hold fields"]),
         ("name: a", ["names no data"]),
         ("test: t.jsonl", ["'name' is missing"]),
-        ("1: 2\nname: a", ["1: ", "string"]),
+        ("1: 2\nname: a", ["must hold fields"]),
     ],
 )
 def test_files_that_are_no_task(tmp_path: Path, text: str, parts: list[str]) -> None:

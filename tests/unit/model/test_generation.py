@@ -10,6 +10,7 @@ from torch import Tensor
 from graftlm.errors import ConfigError
 from graftlm.model.modeling import GraftForConditionalGeneration
 from tiny import BOS, EOS, GRAFTS, PAD, Batch, batch, gap, graft
+from tiny import tokenizer as tiny_tokenizer
 
 NEW = 10
 
@@ -176,5 +177,16 @@ def test_the_dictionary_form_drops_the_source_token_too() -> None:
 
 
 def test_a_static_cache_is_refused() -> None:
-    with pytest.raises(ConfigError, match="static cache"):
+    with pytest.raises(ConfigError, match="cache_implementation 'static'"):
         graft().generate(torch.tensor([[1, 5, 6]]), max_new_tokens=2, cache_implementation="static")
+
+
+def test_stop_strings_end_a_target() -> None:
+    tokenizer, source = tiny_tokenizer(), torch.tensor([[1, 5, 6]])
+    whole = graft().generate(source, max_new_tokens=6, do_sample=False, eos_token_id=None)
+    word = tokenizer.decode(whole[0, 2])
+    cut = graft().generate(
+        source, max_new_tokens=6, do_sample=False, eos_token_id=None, stop_strings=[word], tokenizer=tokenizer
+    )
+    assert word in tokenizer.decode(cut[0])
+    assert cut.shape[1] <= 3

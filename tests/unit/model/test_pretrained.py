@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -170,10 +170,12 @@ def test_gradient_checkpointing_changes_nothing(model: GraftForConditionalGenera
         assert grad.abs().max() > 0, name
 
 
-def test_lora_on_the_encoder_trains_only_that(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task_type", [None, "SEQ_2_SEQ_LM"])
+def test_lora_on_the_encoder_trains_only_that(tmp_path: Path, task_type: str | None) -> None:
     model = graft()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=r"encoder\..*\.(q_proj|v_proj)"))
+    lora = LoraConfig(r=4, target_modules=r"encoder\..*\.(q_proj|v_proj)", task_type=task_type)
+    adapted = get_peft_model(model, lora)
     trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2 * 2 * 2
     assert all(".encoder.layers." in name and "lora_" in name for name in trained)
@@ -186,7 +188,19 @@ def test_lora_on_the_encoder_trains_only_that(tmp_path: Path) -> None:
         if "lora_" not in name:
             assert torch.equal(tensor, before[name.replace(".base_layer", "")]), name
     with torch.no_grad():
-        assert gap(adapted(**inputs()).logits, start) > 1e-3
+        tuned = adapted(**inputs()).logits
+    assert gap(tuned, start) > 1e-3
+    adapted.save_pretrained(tmp_path / "lora")
+    again = PeftModel.from_pretrained(graft(), tmp_path / "lora").eval()
+    with torch.no_grad():
+        assert gap(again(**inputs()).logits, tuned) == 0
+        assert gap(again.merge_and_unload()(**inputs()).logits, tuned) < 1e-4
+    assert again.generate(**inputs(labels=False), max_new_tokens=3).shape == (ROWS, 3)
+
+
+def test_embedded_inputs_are_refused() -> None:
+    with pytest.raises(ConfigError, match="Give token ids"):
+        graft()(inputs_embeds=torch.zeros(1, 3, 32), labels=torch.tensor([[5]]))
 
 
 def test_the_vocabulary_cannot_be_resized(tiny_lm: Any) -> None:
@@ -225,6 +239,6 @@ def test_impossible_calls_are_refused(arguments: dict[str, Any], message: str) -
 def test_hidden_states() -> None:
     output = graft()(**inputs(), output_hidden_states=True)
     assert len(output.encoder_hidden_states) == 3
-    assert len(output.decoder_hidden_states) == 3 + 2
+    assert len(output.decoder_hidden_states) == 3 + 1
     assert torch.equal(output.encoder_hidden_states[-1], output.encoder_last_hidden_state)
     assert torch.equal(graft().logits(output.decoder_hidden_states[-1]), output.logits)
