@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ONEDNN_ROWS = 8
-"""Below this many rows MKL's matrix-vector product is at least as fast as oneDNN (benchmarks/kernels.py)."""
+"""Below this many rows MKL's matrix-vector product is at least as fast as oneDNN (benchmarks/results/kernels.json)."""
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def attend(
 
     Shapes: query (B, H, T, E), key and value (B, G, K, E) with H a multiple of G, mask (B, 1, T, K) boolean
     -> (B, H, T, E). A fused kernel serves what it can express; on a CPU below fp32, and for soft-caps, plain matrix
-    products do (1.3 to 2.4 times faster there than the fused kernel in bf16).
+    products do, which are faster there than the fused kernel in bf16 (benchmarks/results/kernels.json).
     """
     fused = softcap is None and (query.device.type != "cpu" or query.dtype == torch.float32)
     if fused and torch.is_autocast_enabled("cpu") and query.device.type == "cpu":
