@@ -16,7 +16,7 @@ from graftlm.data import template
 from graftlm.data.records import Record, read_records
 from graftlm.errors import TaskError
 
-METRICS = ("bleu", "chrf", "exact_match")
+METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match", "token_f1", "accuracy")
 """Names that a task file may list; evaluation/metrics computes them."""
 SPLITS = ("train", "validation", "test")
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 import graftlm
 from graftlm.data.collate import encode
-from graftlm.data.task import Task, load_task
+from graftlm.data.task import METRICS, Task, load_task
 from graftlm.errors import TaskError
 from graftlm.evaluation.evaluator import SAMPLES, evaluate
 from graftlm.evaluation.loss import loss_and_source_gain
@@ -32,7 +32,7 @@ def task(tmp_path: Path) -> Task:
     fields = {
         "name": "toy",
         "test": "test.jsonl",
-        "metrics": ["bleu", "chrf", "exact_match"],
+        "metrics": list(METRICS),
         "source_template": "say {source}",
         "target_template": "< {target}",
         "max_new_tokens": 6,
@@ -68,7 +68,7 @@ def test_record(tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTr
     examples = [encode(row, task, tiny_tokenizer, 99) for row in task.records("test")]
     scored = loss_and_source_gain(tiny_model, examples)
     expected = scored | {name: metric(predictions, references) for name, metric in REGISTRY.items()}
-    assert set(record["metrics"]) == {"loss", "source_gain", "bleu", "chrf", "exact_match"}
+    assert set(record["metrics"]) == {"loss", "source_gain", *METRICS}
     for name, metric in expected.items():
         assert record["metrics"][name] == pytest.approx(metric.to_dict(), abs=1e-5)
     assert (
