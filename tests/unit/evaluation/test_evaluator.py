@@ -12,6 +12,7 @@ import graftlm
 from graftlm.data.collate import Example, encode
 from graftlm.data.task import METRICS, Task, load_task
 from graftlm.errors import ConfigError, TaskError
+from graftlm.evaluation.compare import ALL_SCORES
 from graftlm.evaluation.evaluator import SAMPLES, evaluate
 from graftlm.evaluation.loss import loss_and_source_gain, target_nats
 from graftlm.evaluation.metrics import REGISTRY
@@ -81,6 +82,15 @@ def test_record(tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTr
         ][:SAMPLES]
     )
     assert [(row["id"], row["prediction"]) for row in record["rows"]] == list(zip("0123456", predictions, strict=True))
+
+
+def test_statistics_of_the_rows_add_up_to_the_metrics(
+    tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTrainedTokenizerFast, task: Task
+) -> None:
+    record = evaluate(tiny_model, tiny_tokenizer, task, model_name="m")
+    for name, metric in record["metrics"].items():
+        sums = [sum(column) for column in zip(*(row["statistics"][name] for row in record["rows"]), strict=True)]
+        assert ALL_SCORES[name](sums) == pytest.approx(metric["value"])
 
 
 def choosing(task: Task, **fields: Any) -> Task:

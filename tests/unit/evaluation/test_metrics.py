@@ -34,6 +34,7 @@ def random_corpus(rows: int, most_references: int) -> tuple[list[str], list[list
 @pytest.mark.parametrize(
     "module",
     [
+        "compare",
         "loss",
         "metrics.bootstrap",
         "metrics.corpus",
