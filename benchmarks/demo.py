@@ -43,6 +43,8 @@ def main() -> None:
         subprocess.run([*command, *(["--steps", "10", "--limit", "8"] if arguments.quick else [])], check=True)
         seconds = time.perf_counter() - start
         record: dict[str, Any] = json.loads((kept / "demo.json").read_text(encoding="utf-8"))
+    for arm in ("before", "after"):
+        del record[arm]["rows"]  # Texts and counts of every example; too long to commit.
     rows = [row(name, record["before"]["metrics"][name], tuned) for name, tuned in record["after"]["metrics"].items()]
     result = {"machine": machine(), "seconds": round(seconds, 1), "rows": rows, **record}
     text = json.dumps(result, indent=2, ensure_ascii=False)

@@ -19,3 +19,7 @@ class CheckpointError(GraftError):
 
 class TaskError(GraftError):
     """A task file or its data that cannot be used."""
+
+
+class RecordError(GraftError):
+    """Records of evaluations that cannot be read or compared."""

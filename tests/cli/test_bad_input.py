@@ -182,6 +182,49 @@ def test_wrong_choices(graftlm: Command, graft_folder: Path, lm_folder: Path, ta
     assert not out.exists()
 
 
+def test_evaluation_lacks_something(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    refused(graftlm("eval"), "MODEL, --task and --out", "--compare")
+    refused(graftlm("eval", "--task", task_file), "MODEL and --out missing")
+    refused(graftlm("eval", graft_folder, "--task", task_file), "--out missing")
+    refused(graftlm("eval", graft_folder, "--out", tmp_path / "o.json"), "--task missing")
+    assert not (tmp_path / "o.json").exists()
+
+
+def test_choices_that_cannot_be_used(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.json"
+    command = ("eval", graft_folder, "--task", task_file, "--out", out)
+    text = "name: x\ntest: rows.jsonl\nmetrics: [accuracy]\nmax_new_tokens: 8\n"
+    task_file.write_text(text + "choices: [the a dog, the b dog]\n")
+    refused(graftlm(*command), "'the c dog' of record 2 is not among its 2 choices")
+    task_file.write_text(text + "choices: [yes, no]\n")
+    refused(graftlm(*command), "choices: each must be text", "in quotes")
+    row = {"source": "a", "target": "b", "choices": ["a", "b"]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"source": "b"}) + "\n")
+    task_file.write_text(text)
+    refused(graftlm(*command, "--num-beams", 2), "No metric of task x")
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n" + '{"source": "a", "target": "b"}\n')
+    refused(graftlm(*command), "Record 2 has no choices")
+    assert not out.exists()
+
+
+def test_records_that_cannot_be_compared(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    a, b, out = (tmp_path / name for name in ("a.json", "b.json", "out.json"))
+    command = ("eval", graft_folder, "--task", task_file, "--out")
+    assert graftlm(*command, a).code == 0
+    assert graftlm(*command, b, "--limit", 4).code == 0
+    compare = ("eval", "--compare", a, b, "--out", out)
+    refused(graftlm(*compare), "their n differs: 8 and 4")
+    refused(graftlm("eval", "--compare", a, tmp_path / "gone.json"), "gone.json", "graftlm eval wrote")
+    refused(graftlm("eval", "--compare", a, task_file), "not valid JSON")
+    refused(graftlm("eval", "--compare", a, a, "--out", a), "would overwrite a record")
+    refused(graftlm("eval", graft_folder, "--compare", a, a), "leave out MODEL")
+    extra = ("--task", task_file, "--split", "test", "--batch-size", 16, "--num-beams", 1, "--limit", 2)
+    refused(graftlm(*compare, *extra), "leave out --task, --split, --batch-size, --num-beams, --limit.")
+    edit(b, rows=None)
+    refused(graftlm(*compare), "b.json", "no field 'rows'")
+    assert not out.exists()
+
+
 def test_usage_errors_have_no_traceback(graftlm: Command) -> None:
     result = graftlm("adapt", "x")
     assert result.code == 2

@@ -64,6 +64,53 @@ def test_evaluation_writes_a_record(
     assert "source_gain" in run.out
 
 
+def test_beams_on_the_command_line_replace_the_tasks(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.json"
+    run = graftlm("eval", graft_folder, "--task", task_file, "--out", out, "--num-beams", 3, "--limit", 2)
+    assert run.code == 0, run.err
+    assert json.loads(out.read_text())["decoding"]["num_beams"] == 3
+
+
+def test_comparison_of_two_records(
+    graftlm: Command, graft_folder: Path, encoder_folder: Path, task_file: Path, tmp_path: Path
+) -> None:
+    a, b, out = (tmp_path / name for name in ("a.json", "b.json", "comparison.json"))
+    assert graftlm("eval", graft_folder, "--task", task_file, "--out", a).code == 0
+    evaluated = graftlm("eval", graft_folder, "--task", task_file, "--out", b, "--task-encoder", encoder_folder)
+    assert evaluated.code == 0, evaluated.err
+    shown = graftlm("eval", "--compare", a, b)
+    assert shown.code == 0, shown.err
+    assert "B - A" in shown.out
+    assert shown.err == ""
+    kept = graftlm("eval", "--compare", a, b, "--out", out)
+    assert kept.code == 0, kept.err
+    assert kept.out == shown.out
+    result = json.loads(out.read_text())
+    assert (result["task"], result["n"], result["b"]["encoder"]) == ("tiny", 8, "tiny")
+    assert set(result["metrics"]) == {"bleu", "chrf", "exact_match", "loss", "source_gain"}
+    assert result["metrics"]["loss"]["high"] < 0
+    assert result["metrics"]["loss"]["p"] < 0.05
+    records = [json.loads(path.read_text())["metrics"]["loss"]["value"] for path in (a, b)]
+    assert result["metrics"]["loss"]["difference"] == pytest.approx(records[1] - records[0])
+
+
+def test_choices_are_evaluated_by_likelihood(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.json"
+    choices = [f"the {c} dog" for c in "abcdefgh"]
+    task_file.write_text(
+        f"name: which\ntest: rows.jsonl\nmetrics: [accuracy]\nmax_new_tokens: 8\nchoices: {json.dumps(choices)}\n"
+    )
+    run = graftlm("eval", graft_folder, "--task", task_file, "--out", out)
+    assert run.code == 0, run.err
+    record = json.loads(out.read_text())
+    assert set(record["metrics"]) == {"accuracy", "loss", "source_gain"}
+    assert {row["choice"] for row in record["rows"]} <= set(choices)
+
+
 def test_tuning_improves_the_loss(graftlm: Command, graft_folder: Path, encoder_folder: Path, task_file: Path) -> None:
     losses = []
     for extra in ([], ["--task-encoder", encoder_folder]):

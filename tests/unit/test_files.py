@@ -19,6 +19,15 @@ def test_whole_when_all_goes_well(tmp_path: Path) -> None:
     assert (tmp_path / "folder" / "b").read_text() == "b"
 
 
+def test_numbers_share_a_line_and_texts_keep_theirs(tmp_path: Path) -> None:
+    value = {"a": [1, -2.5, 1e-9, True, None], "b": [[1, 2], []], "c": ["x", "[\n 1,  2\n]"], "d": "[ 1 ]\n"}
+    write_json(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value
+    assert '"a": [1, -2.5, 1e-09, true, null],' in text
+    assert text.count("\n") == 12
+
+
 def half_a_file(path: Path, error: BaseException) -> None:
     with atomic_file(path) as temporary:
         temporary.write_text("half")

@@ -36,9 +36,13 @@ def encode(record: Record, task: Task, tokenizer: PreTrainedTokenizerBase, limit
     """
     name = f"The source of record {record.id}"
     source = encode_source(task.source(record), tokenizer, limit, truncate=task.truncate, name=name)
-    target = tokenizer(task.target(record), add_special_tokens=False)["input_ids"]
+    return Example(source, encode_target(task.target(record), tokenizer))
+
+
+def encode_target(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a target without special tokens, and one EOS. Raises: TaskError for a tokenizer without EOS."""
     eos = eos_of(tokenizer)
-    return Example(source, [*without_eos(target, eos), eos])
+    return [*without_eos(tokenizer(text, add_special_tokens=False)["input_ids"], eos), eos]
 
 
 def encode_source(

@@ -3,7 +3,8 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ class Record:
     references: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The whole row, for templates."""
+    choices: tuple[str, ...] = ()
+    """What to choose the target from, where that is this record's own matter."""
 
     def __post_init__(self) -> None:
         if not self.references and self.target is not None:
@@ -77,15 +80,38 @@ def _record(row: dict[str, Any], path: Path, number: int, require_target: bool) 
     if source is None or (target is None and require_target):
         name = "source" if source is None else "target"
         raise TaskError(f"{where}: no {name!r} (or {ALIASES[name]!r}); add it.")
-    references = row.get("references") or []
-    if not isinstance(references, list):
-        raise TaskError(f"{where}: 'references' must be a list of texts.")
-    for name, text in [("source", source), ("target", target), *(("references", text) for text in references)]:
-        if not (name == "target" and text is None):
-            _check_text(name, text, where)
+    _check_text("source", source, where)
+    if target is not None:
+        _check_text("target", target, where)
+    references, choices = (_texts(row, name, where) for name in ("references", "choices"))
+    problem = choices_problem(choices)
+    if choices and problem:
+        raise TaskError(f"{where}: choices: {problem}.")
     if not source.strip():
         raise TaskError(f"{where}: the source is empty; fill it in or remove the line.")
-    return Record(str(row.get("id", number)), source, target, tuple(references), row)
+    return Record(str(row.get("id", number)), source, target, references, row, choices)
+
+
+def choices_problem(choices: Sequence[str]) -> str | None:
+    """Why nothing could be chosen from these, if so.
+
+    >>> choices_problem(["yes", "yes "])
+    "'yes ' is there twice; remove one"
+    """
+    if len(choices) < 2:
+        return "there must be at least two"
+    seen = Counter(" ".join(choice.split()) for choice in choices)
+    again = [choice for choice in choices if seen[" ".join(choice.split())] > 1]
+    return f"{again[-1]!r} is there twice; remove one" if again else None
+
+
+def _texts(row: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
+    texts = row.get(name) or []
+    if not isinstance(texts, list):
+        raise TaskError(f"{where}: {name!r} must be a list of texts.")
+    for text in texts:
+        _check_text(name, text, where)
+    return tuple(texts)
 
 
 def _check_text(name: str, value: object, where: str) -> None:

@@ -7,16 +7,16 @@ import hashlib
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from graftlm.data import template
-from graftlm.data.records import Record, read_records
+from graftlm.data.records import Record, choices_problem, read_records
 from graftlm.errors import TaskError
 
-METRICS = ("bleu", "chrf", "exact_match")
+METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match", "token_f1", "accuracy")
 """Names that a task file may list; evaluation/metrics computes them."""
 SPLITS = ("train", "validation", "test")
 
@@ -38,6 +38,10 @@ class Task(BaseModel):
     """Cut sources over the limit, keeping their beginning, instead of refusing them."""
     max_new_tokens: int = Field(default=128, ge=1)
     num_beams: int = Field(default=1, ge=1)
+    choices: list[str] = []
+    """What `accuracy` lets the model choose from, by likelihood; a record may bring its own."""
+    scoring: Literal["sum", "mean"] = "sum"
+    """A choice's log-likelihood: the sum over its tokens, or their mean, so that long choices are not at a loss."""
 
     @field_validator("metrics")
     @classmethod
@@ -46,6 +50,28 @@ class Task(BaseModel):
             if name not in METRICS:
                 raise ValueError(f"unknown metric {name!r}{_meant(name, METRICS)}; known are {', '.join(METRICS)}")
         return names
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _texts(cls, choices: Any) -> Any:
+        if isinstance(choices, list) and not all(isinstance(choice, str) for choice in choices):
+            raise ValueError("each must be text; put what YAML reads as something else, such as yes and 1, in quotes")
+        return choices
+
+    @field_validator("choices")
+    @classmethod
+    def _differ(cls, choices: list[str]) -> list[str]:
+        problem = choices_problem(choices)
+        if choices and problem:
+            raise ValueError(problem)
+        return choices
+
+    @model_validator(mode="after")
+    def _choices_are_used(self) -> Task:
+        unused = "choices" if self.choices else "scoring" if self.scoring != "sum" else None
+        if unused and "accuracy" not in self.metrics:
+            raise ValueError(f"{unused!r} only matters to the metric 'accuracy'; add it to metrics")
+        return self
 
     @field_validator("source_template", "target_template")
     @classmethod
@@ -79,6 +105,25 @@ class Task(BaseModel):
         """All accepted outputs, through the target's template."""
         values = record.values()
         return tuple(self._render("target_template", record, values | {"target": text}) for text in record.references)
+
+    def choices_of(self, record: Record) -> tuple[str, ...]:
+        """What to choose from, through the target's template: the record's own choices or the task's; empty for none.
+
+        Raises: TaskError when the record's target is not among them, or the template makes two of them the same.
+        """
+        choices = record.choices or tuple(self.choices)
+        if not choices:
+            return ()
+        if record.target not in choices:
+            raise TaskError(
+                f"The target {record.target!r} of record {record.id} is not among its {len(choices)} choices"
+                f"{_meant(str(record.target), choices)}; correct the target or the choices."
+            )
+        values = record.values()
+        texts = tuple(self._render("target_template", record, values | {"target": choice}) for choice in choices)
+        if len(set(texts)) < len(texts):
+            raise TaskError(f"The target_template of task {self.name} writes two choices alike; put {{target}} in it.")
+        return texts
 
     def source_limit(self, positions: int) -> int:
         """Longest source in tokens, for a model with `positions` positions.
@@ -182,6 +227,7 @@ def _validated(values: dict[str, Any], where: str) -> Task:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
+        reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
         if first["type"] == "missing":
             problem = f"the field {field!r} is missing; add it"
         elif first["type"] == "extra_forbidden":
@@ -189,8 +235,7 @@ def _validated(values: dict[str, Any], where: str) -> Task:
         elif first["type"] == "path_type":
             problem = f"{field!r} must be the name of a file"
         else:
-            reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-            problem = f"{field}: {reason}"
+            problem = f"{field}: {reason}" if field else reason
         raise TaskError(f"{where}: {problem}.") from error
 
 

@@ -35,8 +35,8 @@ def loss_and_source_gain(
     own, other = sums[: len(examples)], sums[len(examples) :]
     tokens = [len(example.labels) for example in examples]
     return {
-        "loss": measure(list(zip(own, tokens, strict=True)), _per_token),
-        "source_gain": measure([(b - a, n) for a, b, n in zip(own, other, tokens, strict=True)], _per_token),
+        "loss": measure(list(zip(own, tokens, strict=True)), per_token),
+        "source_gain": measure([(b - a, n) for a, b, n in zip(own, other, tokens, strict=True)], per_token),
     }
 
 
@@ -89,5 +89,6 @@ def other_sources(sources: Sequence[Hashable], seed: int = 0) -> list[int]:
     return [partner for _, partner in sorted(zip(order, partners, strict=True))]
 
 
-def _per_token(sums: list[float]) -> float:
+def per_token(sums: list[float]) -> float:
+    """Nats per target token, of summed nats and tokens."""
     return sums[0] / sums[1]

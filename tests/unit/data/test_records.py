@@ -31,6 +31,12 @@ def test_references_and_other_fields_are_kept(tmp_path: Path) -> None:
     assert record.values()["lang"] == "en"
 
 
+def test_choices_are_kept(tmp_path: Path) -> None:
+    with_choices, without = read_records(write(tmp_path / "d.jsonl", GOOD | {"choices": ["two", "three"]}, GOOD))
+    assert with_choices.choices == ("two", "three")
+    assert without.choices == ()
+
+
 def test_aliases_and_numbers_for_missing_ids(tmp_path: Path) -> None:
     records = read_records(write(tmp_path / "d.jsonl", "", {"prompt": "p", "completion": ""}, GOOD | {"id": 12}))
     assert [(r.id, r.source, r.target, r.references) for r in records] == [
@@ -57,6 +63,10 @@ def test_targets_may_be_left_out_of_inputs(tmp_path: Path) -> None:
         ({"source": "one", "target": ["two"]}, "'target' must be text, not list"),
         (GOOD | {"references": "two"}, "'references' must be a list"),
         (GOOD | {"references": ["two", 2]}, "'references' must be text, not int"),
+        (GOOD | {"choices": "two"}, "'choices' must be a list"),
+        (GOOD | {"choices": ["two", True]}, "'choices' must be text, not bool"),
+        (GOOD | {"choices": ["two"]}, "choices: there must be at least two"),
+        (GOOD | {"choices": ["two", "three", "three"]}, "choices: 'three' is there twice; remove one"),
         ('{"source": "\\ud800", "target": "two"}', "surrogate"),
     ],
 )

@@ -97,6 +97,13 @@ def test_files_that_are_no_task(tmp_path: Path, text: str, parts: list[str]) -> 
         ({"test": 3}, ["test"]),
         ({"source_template": "{source"}, ["source_template", "'}'"]),
         ({"target_template": "{}"}, ["target_template", "plain name"]),
+        ({"metrics": ["accuracy"], "choices": [True, False]}, ["choices: each must be text", "in quotes"]),
+        ({"metrics": ["accuracy"], "choices": "yes"}, ["choices: it should be a valid list"]),
+        ({"metrics": ["accuracy"], "choices": ["yes"]}, ["choices: there must be at least two"]),
+        ({"metrics": ["accuracy"], "choices": ["a", "b", " a"]}, ["choices: ' a' is there twice"]),
+        ({"metrics": ["accuracy"], "scoring": "max"}, ["scoring: it should be 'sum' or 'mean'"]),
+        ({"choices": ["yes", "no"]}, ["'choices' only matters to the metric 'accuracy'; add it to metrics."]),
+        ({"scoring": "mean"}, ["'scoring' only matters to the metric 'accuracy'; add it to metrics."]),
         ({"target_template": "{target!r:>9}"}, ["target_template", "plain name"]),
     ],
 )
@@ -150,6 +157,17 @@ def test_settings_travel_without_data() -> None:
     assert Task.from_settings(settings) == task.model_copy(update={"test": None})
     with pytest.raises(TaskError, match="unknown field 'beams'"):
         Task.from_settings({"name": "t", "beams": 4})
+
+
+def test_choices_are_rendered_like_targets() -> None:
+    task = Task(name="t", metrics=["accuracy"], choices=["yes", "no"], target_template="{lang}: {target}")
+    record = Record("1", "s", "no", fields={"lang": "en"})
+    assert task.choices_of(record) == ("en: yes", "en: no")
+    assert Task(name="t").choices_of(record) == ()
+    own = Record("2", "s", "a", fields={"lang": "en"}, choices=("a", "b"))
+    assert task.choices_of(own) == ("en: a", "en: b")
+    with pytest.raises(TaskError, match=r"target 'oui' of record 3 is not among its 2 choices; correct"):
+        task.choices_of(Record("3", "s", "oui", fields={"lang": "fr"}))
 
 
 def test_plain_task_leaves_texts_alone() -> None:

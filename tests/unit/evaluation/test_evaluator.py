@@ -9,11 +9,12 @@ import yaml
 from transformers import PreTrainedTokenizerFast
 
 import graftlm
-from graftlm.data.collate import encode
-from graftlm.data.task import Task, load_task
-from graftlm.errors import TaskError
+from graftlm.data.collate import Example, encode
+from graftlm.data.task import METRICS, Task, load_task
+from graftlm.errors import ConfigError, TaskError
+from graftlm.evaluation.compare import ALL_SCORES
 from graftlm.evaluation.evaluator import SAMPLES, evaluate
-from graftlm.evaluation.loss import loss_and_source_gain
+from graftlm.evaluation.loss import loss_and_source_gain, target_nats
 from graftlm.evaluation.metrics import REGISTRY
 from graftlm.generation.text import generate_texts
 from graftlm.model.modeling import GraftForConditionalGeneration
@@ -32,7 +33,7 @@ def task(tmp_path: Path) -> Task:
     fields = {
         "name": "toy",
         "test": "test.jsonl",
-        "metrics": ["bleu", "chrf", "exact_match"],
+        "metrics": list(METRICS),
         "source_template": "say {source}",
         "target_template": "< {target}",
         "max_new_tokens": 6,
@@ -47,6 +48,7 @@ def test_record(tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTr
     assert json.loads(json.dumps(record)) == record
     assert list(record) == [
         "task", "split", "metrics", "n", "model", "encoder", "versions", "decoding", "data_sha256", "samples",
+        "rows",
     ]  # fmt: skip
     assert (record["task"], record["split"], record["n"]) == ("toy", "test", len(ROWS))
     assert (record["model"], record["encoder"]) == ("m", "e")
@@ -60,6 +62,7 @@ def test_record(tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTr
         "do_sample": False,
         "source_limit": tiny_model.config.max_position_embeddings - 6,
         "truncate": False,
+        "scoring": "sum",
     }
 
     sources = ["say " + row["source"] for row in ROWS]
@@ -68,7 +71,7 @@ def test_record(tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTr
     examples = [encode(row, task, tiny_tokenizer, 99) for row in task.records("test")]
     scored = loss_and_source_gain(tiny_model, examples)
     expected = scored | {name: metric(predictions, references) for name, metric in REGISTRY.items()}
-    assert set(record["metrics"]) == {"loss", "source_gain", "bleu", "chrf", "exact_match"}
+    assert set(record["metrics"]) == {"loss", "source_gain", *METRICS}
     for name, metric in expected.items():
         assert record["metrics"][name] == pytest.approx(metric.to_dict(), abs=1e-5)
     assert (
@@ -78,6 +81,85 @@ def test_record(tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTr
             for source, prediction, accepted in zip(sources, predictions, references, strict=True)
         ][:SAMPLES]
     )
+    assert [(row["id"], row["prediction"]) for row in record["rows"]] == list(zip("0123456", predictions, strict=True))
+
+
+def test_statistics_of_the_rows_add_up_to_the_metrics(
+    tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTrainedTokenizerFast, task: Task
+) -> None:
+    record = evaluate(tiny_model, tiny_tokenizer, task, model_name="m")
+    for name, metric in record["metrics"].items():
+        sums = [sum(column) for column in zip(*(row["statistics"][name] for row in record["rows"]), strict=True)]
+        assert ALL_SCORES[name](sums) == pytest.approx(metric["value"])
+
+
+def choosing(task: Task, **fields: Any) -> Task:
+    """The task with choices between what its seven rows want and one other text."""
+    targets = [row["target"] for row in ROWS]
+    return Task(**task.model_dump() | {"metrics": ["accuracy"], "choices": [*targets, "nothing"]} | fields)
+
+
+@pytest.mark.parametrize("scoring", ["sum", "mean"])
+def test_choices_are_ranked_by_likelihood_and_nothing_is_written(
+    tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTrainedTokenizerFast, task: Task, scoring: str
+) -> None:
+    calls: list[tuple[int, int]] = []
+    task = choosing(task, scoring=scoring)
+    record = evaluate(
+        tiny_model, tiny_tokenizer, task, batch_size=8, model_name="m", progress=lambda *call: calls.append(call)
+    )
+    assert set(record["metrics"]) == {"loss", "source_gain", "accuracy"}
+    assert record["decoding"]["scoring"] == scoring
+    chosen = []
+    for row in ROWS:
+        source = tiny_tokenizer("say " + row["source"]).input_ids
+        costs = {}
+        for choice in task.choices:
+            example = Example(source, [*tiny_tokenizer("< " + choice, add_special_tokens=False).input_ids, 2])
+            nats = target_nats(tiny_model, [example])[0]
+            costs["< " + choice] = nats / len(example.labels) if scoring == "mean" else nats
+        chosen.append(min(costs, key=costs.__getitem__))
+    assert [row["choice"] for row in record["rows"]] == chosen
+    assert [sample["choice"] for sample in record["samples"]] == chosen[:SAMPLES]
+    assert "prediction" not in record["rows"][0]
+    right = [text[2:] in {row["target"], *row["references"]} for text, row in zip(chosen, ROWS, strict=True)]
+    assert record["metrics"]["accuracy"]["value"] == pytest.approx(100 * sum(right) / len(ROWS))
+    assert calls[-1] == (2 * 7 + 7 * 8, 2 * 7 + 7 * 8)
+
+
+def test_choices_beside_metrics_of_texts(
+    tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTrainedTokenizerFast, task: Task
+) -> None:
+    calls: list[tuple[int, int]] = []
+    both = choosing(task, metrics=["accuracy", "chrf"])
+    record = evaluate(tiny_model, tiny_tokenizer, both, model_name="m", progress=lambda *call: calls.append(call))
+    alone = evaluate(tiny_model, tiny_tokenizer, choosing(task), model_name="m")
+    texts = evaluate(tiny_model, tiny_tokenizer, task, model_name="m")
+    assert record["metrics"]["accuracy"] == alone["metrics"]["accuracy"]
+    assert record["metrics"]["chrf"] == texts["metrics"]["chrf"]
+    assert {"id", "prediction", "choice", "statistics"} == set(record["rows"][0])
+    assert calls == sorted(calls)
+    assert calls[-1] == (7 * 8 + 3 * 7, 7 * 8 + 3 * 7)
+
+
+def test_without_metrics_only_the_loss_is_taken(
+    tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTrainedTokenizerFast, task: Task
+) -> None:
+    record = evaluate(tiny_model, tiny_tokenizer, task.model_copy(update={"metrics": []}), model_name="m")
+    assert set(record["metrics"]) == {"loss", "source_gain"}
+    assert set(record["rows"][0]) == {"id", "statistics"}
+
+
+def test_beams_replace_the_tasks(
+    tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTrainedTokenizerFast, task: Task
+) -> None:
+    record = evaluate(tiny_model, tiny_tokenizer, task, num_beams=3, model_name="m")
+    assert record["decoding"]["num_beams"] == 3
+    sources = ["say " + row["source"] for row in ROWS]
+    predictions = generate_texts(tiny_model, tiny_tokenizer, sources, max_new_tokens=6, num_beams=3)
+    assert [row["prediction"] for row in record["rows"]] == predictions
+    with pytest.raises(ConfigError, match="No metric of task toy reads what the model writes"):
+        evaluate(tiny_model, tiny_tokenizer, choosing(task), num_beams=3, model_name="m")
 
 
 def test_limit_takes_the_first_records(

@@ -18,11 +18,12 @@ def corpus_metric(scorer: SacreMetric, predictions: Sequence[str], references: S
     Texts are compared once; resamples only add up what sacrebleu counted.
     """
     statistics = scorer._extract_corpus_statistics(predictions, streams(references))
-    return measure(
-        statistics,
-        lambda sums: float(scorer._compute_score_from_stats(sums).score),
-        signature=str(scorer.get_signature()),
-    )
+    return measure(statistics, lambda sums: corpus_score(scorer, sums), signature=str(scorer.get_signature()))
+
+
+def corpus_score(scorer: SacreMetric, sums: list[float]) -> float:
+    """Score of what sacrebleu counted, summed over sentences."""
+    return float(scorer._compute_score_from_stats(sums).score)
 
 
 def streams(references: Sequence[Sequence[str]]) -> list[tuple[Any, ...]]:
