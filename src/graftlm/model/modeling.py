@@ -213,9 +213,7 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
 
     def _prepare_cache_for_generation(self, generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> Any:
         if generation_config.cache_implementation == "static":
-            raise ConfigError(
-                "A static cache has no place for the memory; leave out cache_implementation."
-            )
+            raise ConfigError("A static cache has no place for the memory; leave out cache_implementation.")
         return super()._prepare_cache_for_generation(generation_config, *args, **kwargs)  # type: ignore[misc]
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(  # type: ignore[override]
