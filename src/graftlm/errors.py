@@ -19,3 +19,7 @@ class CheckpointError(GraftError):
 
 class TaskError(GraftError):
     """A task file or its data that cannot be used."""
+
+
+class TrainingError(GraftError):
+    """A training run that cannot go on, or that does not belong to the checkpoint it should go on from."""
