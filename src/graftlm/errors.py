@@ -23,3 +23,7 @@ class TaskError(GraftError):
 
 class RecordError(GraftError):
     """Records of evaluations that cannot be read or compared."""
+
+
+class TrainingError(GraftError):
+    """A training run that cannot go on, or that does not belong to the checkpoint it should go on from."""

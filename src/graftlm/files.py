@@ -1,5 +1,6 @@
 """Files that are either whole or absent: written to a temporary name beside the target, then renamed."""
 
+import errno
 import json
 import os
 import re
@@ -12,9 +13,14 @@ from typing import Any
 
 from graftlm.errors import GraftError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def _cannot_write(path: Path, error: OSError) -> GraftError:
-    return GraftError(f"Cannot write {path} ({error.strerror or error}); choose a folder that you may write to.")
+    advice = "choose a folder that you may write to"
+    if error.errno in NO_ROOM:
+        advice = "free some space there, or choose another folder"
+    return GraftError(f"Cannot write {path} ({error.strerror or error}); {advice}.")
 
 
 @contextmanager
@@ -42,31 +48,41 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder to fill; it becomes `path` when the block ends well, else nothing is left.
 
-    Raises: GraftError when `path` exists with something in it, or cannot be written.
+    With `replace`, a folder that is there already stays until then.
+    Raises: GraftError when `path` exists with something in it and is not to be replaced, or cannot be written.
     """
     path = Path(path)
-    check_new_folder(path)
+    if replace:
+        _check_writable(path)
+    else:
+        check_new_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     except OSError as error:
         raise _cannot_write(path, error) from error
+    old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
         # safetensors makes files that only their owner may read.
         for file in temporary.rglob("*"):
             file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
         temporary.chmod(0o777 & ~_umask())
-        if path.exists():
+        if path.exists() and not replace:
             path.rmdir()
+        if path.exists():
+            path.rename(old)
         temporary.rename(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_new_folder(path: str | Path) -> None:

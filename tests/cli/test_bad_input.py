@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from conftest import Command, Result
 
@@ -93,6 +94,52 @@ def test_bad_task_files(
     assert not (tmp_path / "e").exists()
 
 
+def test_validation_data_that_is_missing(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    task_file.write_text(task_file.read_text() + "validation: gone.jsonl\n")
+    refused(graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e"), "gone.jsonl")
+    assert not (tmp_path / "e").exists()
+
+
+def test_mixtures_that_cannot_be_drawn(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").write_text("\n")
+    (tmp_path / "empty.yaml").write_text("name: empty\ntrain: none.jsonl\n")
+    tune = ("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e", "--task")
+    refused(graftlm(*tune, tmp_path / "empty.yaml"), "none.jsonl", "no records")
+    refused(graftlm(*tune, task_file), "Two of the tasks are called 'tiny'")
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_loss_that_is_not_finite(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(graft_folder, tmp_path / "graft"))
+    weights = load_file(broken / "model.safetensors")
+    weights["encoder.layers.0.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    before = files(tmp_path)
+    refused(graftlm("tune", broken, "--task", task_file, "--out", tmp_path / "e"), "loss is nan", "learning rate")
+    assert files(tmp_path) == before
+
+
+def test_resuming_another_recipe(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e"
+    tune = ("tune", graft_folder, "--task", task_file, "--out", out, "--steps", 4, "--eval-every", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("graftlm.adaptation.task_encoder.save_tensors", full_disk)
+        refused(graftlm(*tune), "No space left on device", "free some space")
+    before = files(tmp_path)
+    assert not out.exists()
+    refused(graftlm(*tune), "unfinished run of 4 updates", "--resume")
+    refused(graftlm(*tune, "--resume", "--learning-rate", 0.5), "settings.learning_rate was 0.0003 and is 0.5")
+    refused(graftlm(*tune, "--resume", "--freeze", "none"), 'settings.freeze was "decoder" and is "none"')
+    refused(graftlm(*tune, "--resume", "--encoder-attention", "bidirectional"), "encoder_attention was")
+    (tmp_path / "rows.jsonl").write_text('{"source": "a", "target": "b"}\n')
+    refused(graftlm(*tune, "--resume"), "data_sha256.tiny.train was")
+    assert files(tmp_path) == before
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_unknown_task(graftlm: Command, graft_folder: Path, tmp_path: Path) -> None:
     refused(graftlm("tune", graft_folder, "--task", "e2e", "--out", tmp_path / "e"), "'e2e'", "e2e_nlg")
 
@@ -173,7 +220,10 @@ def test_wrong_choices(graftlm: Command, graft_folder: Path, lm_folder: Path, ta
     tune = ("tune", graft_folder, "--task", task_file, "--out", out)
     refused(graftlm("adapt", lm_folder, "--recipe", "ul2", "--out", out), "'ul2'", "lossless, t5gemma")
     refused(graftlm("adapt", lm_folder, "--encoder-from", lm_folder, "--out", out), "leave out --encoder-from")
-    refused(graftlm(*tune, "--freeze", "encoder"), "'encoder'", "decoder, none")
+    refused(graftlm(*tune, "--freeze", "encoders"), "'encoders'", "embeddings, encoder, decoder", "none")
+    refused(graftlm(*tune, "--freeze", "*"), "nothing to train")
+    refused(graftlm(*tune, "--rates", "square"), "'square'", "proportional, sqrt, temperature, uniform")
+    refused(graftlm(*tune, "--rates", "viggo=1"), "given for viggo", "the tasks are tiny")
     refused(graftlm(*tune, "--encoder-attention", "both"), "'both'", "bidirectional")
     refused(graftlm(*tune, "--steps", 0), "steps is 0")
     refused(graftlm("generate", graft_folder), "--input FILE")
@@ -237,7 +287,9 @@ def test_no_room_for_a_source(graftlm: Command, graft_folder: Path, task_file: P
     assert not (tmp_path / "e").exists()
 
 
-@pytest.mark.parametrize(("rate", "words"), [("nan", "learning_rate is nan"), ("inf", "is inf"), ("1e30", "diverged")])
+@pytest.mark.parametrize(
+    ("rate", "words"), [("nan", "learning_rate is nan"), ("inf", "is inf"), ("1e30", "training loss is nan")]
+)
 def test_training_that_cannot_work(
     graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path, rate: str, words: str
 ) -> None:

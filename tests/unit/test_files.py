@@ -93,3 +93,43 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     with pytest.raises(GraftError, match="not finite"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_replaced_only_on_request_and_only_by_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with pytest.raises(GraftError, match="already exists"), atomic_folder(path):
+        raise AssertionError
+    with pytest.raises(ValueError, match="x"), atomic_folder(path, replace=True):
+        raise ValueError("x")
+    assert (path / "old").read_text() == "old"
+    with atomic_folder(path, replace=True) as folder:
+        (folder / "new").write_text("new")
+    assert [p.name for p in path.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_comes_back_when_the_new_one_cannot_take_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "old").write_text("old")
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if target == path and self.suffix != ".old":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(GraftError, match="Input/output error"), atomic_folder(path, replace=True):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert (path / "old").read_text() == "old"
+
+
+def test_a_full_disk_asks_for_space(tmp_path: Path) -> None:
+    with pytest.raises(GraftError, match=r"free some space there"), atomic_folder(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")

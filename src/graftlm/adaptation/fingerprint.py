@@ -35,6 +35,12 @@ def fingerprint(model: GraftForConditionalGeneration) -> str:
     return hash_tensors(model.config.decoder, held.items())
 
 
+def model_hash(model: GraftForConditionalGeneration) -> str:
+    """Hash of all weights that `model` holds, the encoder's too: whether two trainings begin from the same place."""
+    assert isinstance(model.config.decoder, StackConfig)
+    return hash_tensors(model.config.decoder, model.state_dict().items())
+
+
 def hash_tensors(config: StackConfig, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     """sha256 over the config and the sorted lines (name, dtype, shape, sha256 of the bytes); one tensor at a time.
 

@@ -12,10 +12,13 @@ from graftlm.errors import CheckpointError
 from graftlm.families.donor import read_json
 from graftlm.families.locate import locate
 from graftlm.families.registry import FAMILIES
-from graftlm.families.tensors import TensorFolder
+from graftlm.families.tensors import TensorFolder, disk_errors
 from graftlm.files import atomic_folder, write_json
 from graftlm.model.config import GraftConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
+
+RUN = "run.json"
+"""Record of the training that wrote a graft."""
 
 
 def load_graft(model: str | Path, dtype: torch.dtype | None = None) -> GraftForConditionalGeneration:
@@ -50,10 +53,18 @@ def stored_tensors(config: GraftConfig) -> dict[str, tuple[int, ...]]:
 
 
 def save_graft(
-    model: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, out: str | Path, *, run: dict[str, Any]
+    model: GraftForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    out: str | Path,
+    *,
+    run: dict[str, Any],
+    replace: bool = False,
 ) -> None:
-    """Write model, tokenizer and run record into the new folder `out`, for training that changed the decoder."""
-    with atomic_folder(out) as folder:
+    """Write model, tokenizer and run record into the folder `out`, for training that changed the decoder.
+
+    The folder is new, unless it is to be replaced.
+    """
+    with atomic_folder(out, replace=replace) as folder, disk_errors():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        write_json(folder / "run.json", run)
+        write_json(folder / RUN, run)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from graftlm.adaptation.fingerprint import fingerprint
-from graftlm.errors import CheckpointError
+from graftlm.data.task import Task
+from graftlm.errors import CheckpointError, TaskError
 from graftlm.families.donor import read_json
-from graftlm.families.tensors import TensorFolder
+from graftlm.families.tensors import SINGLE, TensorFolder, save_tensors
 from graftlm.files import atomic_folder, write_json
 from graftlm.model.bridge import Bridge
 from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
@@ -19,19 +20,25 @@ from graftlm.model.encoder import Encoder
 from graftlm.model.modeling import GraftForConditionalGeneration
 
 MANIFEST = "task_encoder.json"
-FORMAT = 1
+FORMAT = 2
 PARTS = ("encoder.", "bridge.")
 SETTINGS = ("encoder_attention", "share_embeddings")
 """Fields of GraftConfig that belong to the encoder's side and travel with it."""
 
 
 def save_task_encoder(
-    model: GraftForConditionalGeneration, out: str | Path, *, name: str, task: dict[str, Any], run: dict[str, Any]
+    model: GraftForConditionalGeneration,
+    out: str | Path,
+    *,
+    name: str,
+    tasks: Sequence[dict[str, Any]],
+    run: dict[str, Any],
+    replace: bool = False,
 ) -> dict[str, Any]:
-    """Write encoder and bridge of `model` into the new folder `out`; returns the manifest.
+    """Write encoder and bridge of `model` into the folder `out`, new unless it is to be replaced; returns the manifest.
 
-    `task` are the settings to decode with, `run` the record of the training. The decoder is not stored: the manifest
-    holds its fingerprint.
+    `tasks` are the settings to decode with, of each task that it was tuned on; `run` the record of the training. The
+    decoder is not stored: the manifest holds its fingerprint.
     """
     config = model.config
     manifest = {
@@ -41,12 +48,12 @@ def save_task_encoder(
         "encoder": config.encoder.to_dict(),
         "bridge": config.bridge.to_dict(),
         "settings": {field: getattr(config, field) for field in SETTINGS},
-        "task": task,
+        "tasks": list(tasks),
         "run": run,
     }
-    tensors = {key: value.contiguous() for key, value in model.state_dict().items() if key.startswith(PARTS)}
-    with atomic_folder(out) as folder:
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    tensors = {key: value for key, value in model.state_dict().items() if key.startswith(PARTS)}
+    with atomic_folder(out, replace=replace) as folder:
+        save_tensors(tensors, folder / SINGLE)
         write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -60,6 +67,20 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {manifest.get('format')!r}; this graftlm reads format {FORMAT}.")
     return manifest
+
+
+def task_of(manifest: dict[str, Any], name: str | None = None) -> Task:
+    """Settings of the task that a task encoder was tuned on; of several, the one called `name`.
+
+    Raises: TaskError when there are several and no name, or none of that name.
+    """
+    tasks = {settings["name"]: settings for settings in manifest["tasks"]}
+    if name is None and len(tasks) > 1:
+        raise TaskError(f"This task encoder holds several tasks; choose one with --task: {', '.join(tasks)}.")
+    chosen = name or next(iter(tasks))
+    if chosen not in tasks:
+        raise TaskError(f"This task encoder holds no task {chosen!r}; it holds {', '.join(tasks)}.")
+    return Task.from_settings(tasks[chosen])
 
 
 def load_task_encoder(model: GraftForConditionalGeneration, folder: str | Path) -> dict[str, Any]:

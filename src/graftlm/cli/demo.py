@@ -54,7 +54,7 @@ def demo(
         examples = [encode(record, task, tokenizer, source_limit) for record in task.records("train")]
         settings = TuneSettings(steps=steps, learning_rate=learning_rate)
         run = tune(model, examples, settings, progress_console(), title=TASK)
-        save_task_encoder(model, folder / "task-encoder", name=TASK, task=task.settings(), run=run)
+        save_task_encoder(model, folder / "task-encoder", name=TASK, tasks=[task.settings()], run=run)
 
         typer.echo("3. Load the task encoder onto the graft and evaluate")
         model, tokenizer, _ = load(str(folder / "graft"), folder / "task-encoder")

@@ -1,50 +1,197 @@
-"""graftlm tune: one task's encoder on a frozen decoder."""
+"""graftlm tune: one encoder on a frozen decoder, for a task or a mixture of tasks."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from graftlm.cli.common import MODEL_HELP, TASK_HELP, load, progress_console
+from graftlm.errors import GraftError, TaskError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from graftlm.data.collate import Example
+    from graftlm.data.task import Task
+    from graftlm.model.modeling import GraftForConditionalGeneration
+    from graftlm.training.checkpoint import RunFolder
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 def tune(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-    task: Annotated[str, typer.Option(help=TASK_HELP)],
-    out: Annotated[Path, typer.Option(help="New folder for the task encoder.")],
+    task: Annotated[list[str], typer.Option(help=TASK_HELP + " Several make a mixture.")],
+    out: Annotated[Path, typer.Option(help="New folder for the task encoder; checkpoints go to OUT.run meanwhile.")],
     freeze: Annotated[
-        str, typer.Option(help="decoder: train encoder and bridge only; none: train everything, write a whole model.")
+        str,
+        typer.Option(
+            help="decoder: train encoder and bridge only; none: train everything; or groups and globs of tensor names "
+            "with commas, ! before those to train all the same. A changed decoder makes OUT a whole model."
+        ),
     ] = "decoder",
     encoder_attention: Annotated[
         str | None, typer.Option(help="causal or bidirectional; the model's own by default.")
     ] = None,
+    rates: Annotated[
+        str,
+        typer.Option(help="Shares of several tasks: proportional, sqrt, temperature, uniform, or NAME=NUMBER,…"),
+    ] = "sqrt",
+    temperature: Annotated[float, typer.Option(help="T of --rates temperature: shares go with size^(1/T).")] = 2.0,
     steps: Annotated[int, typer.Option(help="Updates.")] = 300,
     batch_size: Annotated[int, typer.Option(help="Examples per update.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="Peak rate of a cosine schedule.")] = 3e-4,
+    eval_every: Annotated[
+        int, typer.Option(help="Updates between validations and checkpoints; 0: only at the end.")
+    ] = 100,
+    eval_limit: Annotated[int, typer.Option(help="First so many validation examples of each task.", min=1)] = 256,
     seed: Annotated[int, typer.Option(help="Seed of the order of examples.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same run.")] = False,
 ) -> None:
-    """Tune an encoder for a task while the shared decoder stays frozen."""
-    from graftlm.adaptation.store import save_graft
-    from graftlm.adaptation.task_encoder import save_task_encoder
-    from graftlm.data.collate import encode
-    from graftlm.data.task import load_task
-    from graftlm.files import check_new_folder
+    """Tune an encoder while the shared decoder stays frozen. Ctrl-C leaves what was reached, in OUT."""
+    from graftlm.data.mixture import Mixture, parse_rates
+    from graftlm.training.checkpoint import RunFolder
     from graftlm.training.tune import TuneSettings
     from graftlm.training.tune import tune as train
 
-    check_new_folder(out)
-    settings = TuneSettings(freeze=freeze, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    chosen = load_task(task)
+    checkpoint = _checkpoint(out, resume)
+    settings = TuneSettings(
+        freeze=freeze, steps=steps, batch_size=batch_size, learning_rate=learning_rate, eval_every=eval_every, seed=seed
+    )
+    tasks = _tasks(task)
     graft, tokenizer, _ = load(model)
     if encoder_attention is not None:
         graft.set_encoder_attention(encoder_attention)
-    limit = chosen.source_limit(graft.config.max_position_embeddings)
-    examples = [encode(record, chosen, tokenizer, limit) for record in chosen.records("train")]
-    run = train(graft, examples, settings, progress_console(), title=chosen.name)
-    run["data_sha256"] = chosen.data_hash("train")
-    if freeze == "decoder":
-        save_task_encoder(graft, out, name=chosen.name, task=chosen.settings(), run=run)
+    mixture = Mixture.of(
+        {t.name: _examples(graft, tokenizer, t, "train") for t in tasks}, parse_rates(rates), temperature
+    )
+    validation = {t.name: _examples(graft, tokenizer, t, "validation", eval_limit) for t in tasks if t.validation}
+    identity = _identity(graft, tasks) | {
+        "eval_limit": eval_limit,
+        "rates": mixture.rates,
+        "settings": asdict(settings),
+    }
+    folder = RunFolder(_run_path(out), identity)
+    title = "+".join(mixture.examples)
+    run = train(
+        graft, mixture, settings, progress_console(), title, validation=validation, run_folder=folder, resume=checkpoint
+    )
+    run |= {"model": {"path": model, "sha256": identity["model"]}, "data_sha256": identity["data_sha256"]}
+    _save(graft, tokenizer, out, title, tasks, run, replace=checkpoint is not None)
+    _finish(out, run, folder)
+
+
+def _finish(out: Path, run: dict[str, Any], folder: RunFolder) -> None:
+    typer.echo(f"{out}: {_summary(run)}")
+    if run["interrupted_at"] is not None:
+        typer.echo(f"Interrupted; the same command with --resume goes on from {folder.last()}.", err=True)
+        raise typer.Exit(INTERRUPTED)
+    folder.remove()
+
+
+def _run_path(out: Path) -> Path:
+    return out.with_name(out.name + ".run")
+
+
+def _checkpoint(out: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from. Raises: GraftError where that, or starting anew, would lose something."""
+    from graftlm.files import check_new_folder
+    from graftlm.training.checkpoint import RunFolder, step_of
+
+    folder = RunFolder(_run_path(out), {})
+    checkpoint = folder.last()
+    if checkpoint is None or not _left_by_interruption(out):
+        check_new_folder(out)
+    if checkpoint is not None and not resume:
+        raise GraftError(
+            f"{folder.path} holds an unfinished run of {step_of(checkpoint)} updates; add --resume to go on with it, "
+            "or remove it to start anew."
+        )
+    if checkpoint is None and resume:
+        typer.echo(f"No checkpoint in {folder.path}; starting from the beginning.", err=True)
+    return checkpoint
+
+
+def _left_by_interruption(out: Path) -> bool:
+    from graftlm.adaptation.store import RUN
+    from graftlm.adaptation.task_encoder import MANIFEST
+    from graftlm.families.donor import read_json
+
+    if (out / MANIFEST).is_file():
+        run = read_json(out / MANIFEST).get("run", {})
     else:
-        save_graft(graft, tokenizer, out, run=run)
-    last = run["losses"][-1][1] if run["losses"] else float("nan")
-    typer.echo(f"{out}: {steps} updates in {run['seconds']} s, last training loss {last:.3f} nats per token.")
+        run = read_json(out / RUN) if (out / RUN).is_file() else {}
+    return run.get("interrupted_at") is not None
+
+
+def _tasks(sources: Sequence[str]) -> list[Task]:
+    from graftlm.data.task import load_task
+
+    tasks = [load_task(source) for source in sources]
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise TaskError(f"Two of the tasks are called {name!r}; give each a name of its own.")
+    return tasks
+
+
+def _examples(
+    graft: GraftForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    split: str,
+    limit: int | None = None,
+) -> list[Example]:
+    from graftlm.data.collate import encode
+
+    records = task.records(split)[:limit]
+    room = task.source_limit(graft.config.max_position_embeddings)
+    return [encode(record, task, tokenizer, room) for record in records]
+
+
+def _identity(graft: GraftForConditionalGeneration, tasks: Sequence[Task]) -> dict[str, Any]:
+    """What a resumed run must share with its beginning, besides settings."""
+    from graftlm.adaptation.fingerprint import model_hash
+
+    return {
+        "model": model_hash(graft),
+        "encoder_attention": graft.config.encoder_attention,
+        "tasks": {task.name: task.settings() for task in tasks},
+        "data_sha256": {
+            task.name: {split: task.data_hash(split) for split in ("train", "validation") if getattr(task, split)}
+            for task in tasks
+        },
+    }
+
+
+def _save(
+    graft: GraftForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    name: str,
+    tasks: Sequence[Task],
+    run: dict[str, Any],
+    replace: bool,
+) -> None:
+    from graftlm.adaptation.store import save_graft
+    from graftlm.adaptation.task_encoder import save_task_encoder
+
+    if run["keeps_decoder"]:
+        settings = [task.settings() for task in tasks]
+        save_task_encoder(graft, out, name=name, tasks=settings, run=run, replace=replace)
+    else:
+        save_graft(graft, tokenizer, out, run=run, replace=replace)
+
+
+def _summary(run: dict[str, Any]) -> str:
+    steps = run["interrupted_at"] or run["settings"]["steps"]
+    text = f"{steps} updates in {run['seconds']} s, last training loss {run['losses'][-1][1]:.3f} nats per token"
+    if run["best"] is None:
+        return f"{text}; the weights are those of the last update."
+    best = run["best"]
+    return f"{text}; the weights are those of update {best['step']}, the best validation loss ({best['loss']:.3f})."

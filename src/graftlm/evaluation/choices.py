@@ -8,7 +8,7 @@ from graftlm.data.collate import Example
 from graftlm.data.records import Record
 from graftlm.data.task import Task
 from graftlm.errors import TaskError
-from graftlm.evaluation.loss import target_nats
+from graftlm.generation.likelihood import target_nats
 from graftlm.model.modeling import GraftForConditionalGeneration
 
 

@@ -1,35 +1,115 @@
-"""What trains and what stays as it is."""
+"""The freeze plan: what trains and what stays as it is."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
+from rich.table import Table
 from torch import nn
 
 from graftlm.errors import ConfigError
 
-FREEZE: dict[str, tuple[str, ...]] = {"decoder": ("decoder.", "lm_head."), "none": ()}
-"""Choice -> prefixes of the tensors that do not train. `decoder` is all that tasks share: the fingerprinted part."""
+GROUPS: dict[str, tuple[str, ...]] = {
+    "head": ("lm_head.*",),
+    "embeddings": ("*.embedding.*",),
+    "cross_attention": ("decoder.layers.*.cross_attention*",),
+    "bridge": ("bridge.*",),
+    "encoder": ("encoder.*",),
+    "decoder": ("decoder.*", "lm_head.*"),
+}
+"""Group -> globs of its tensors' names. `encoder` and `decoder` hold the finer groups of their side too, so `decoder`
+is all that tasks share: the fingerprinted part. A table shows a tensor in the first group that has it."""
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """Outcome of a freeze, in parameters."""
+class PlanRow:
+    """Tensors of one group that share a fate."""
 
-    trainable: int
-    frozen: int
+    group: str
+    tensors: int
+    parameters: int
+    trains: bool
 
 
-def freeze(model: nn.Module, choice: str) -> Frozen:
-    """Stop gradients for the chosen part; they are then neither computed nor stored.
+@dataclass(frozen=True)
+class FreezePlan:
+    """Outcome of a freeze."""
 
-    Raises: ConfigError for an unknown choice.
+    rows: tuple[PlanRow, ...]
+    trained: frozenset[str]
+    """Names of the tensors that train."""
+
+    @property
+    def trainable(self) -> int:
+        """Parameters that train."""
+        return sum(row.parameters for row in self.rows if row.trains)
+
+    @property
+    def frozen(self) -> int:
+        """Parameters that do not."""
+        return sum(row.parameters for row in self.rows if not row.trains)
+
+    @property
+    def keeps_decoder(self) -> bool:
+        """Nothing that tasks share trains, so a task encoder can hold all that changes."""
+        return not any(_matches(name, "decoder") for name in self.trained)
+
+    def table(self) -> Table:
+        """The plan for a terminal."""
+        table = Table()
+        table.add_column("group")
+        for column in ("tensors", "parameters", "trains"):
+            table.add_column(column, justify="right")
+        for row in self.rows:
+            table.add_row(row.group, f"{row.tensors:,}", f"{row.parameters:,}", "yes" if row.trains else "no")
+        return table
+
+
+def freeze(model: nn.Module, choice: str) -> FreezePlan:
+    """Stop gradients for the chosen tensors; they are then neither computed nor stored.
+
+    `choice` is `none`, or groups and globs of tensor names with commas; one that begins with `!` trains what an earlier
+    one froze: `decoder,!cross_attention`.
+    Raises: ConfigError for a pattern that matches nothing, and for a choice that leaves nothing to train; the model is
+    then unchanged.
     """
-    if choice not in FREEZE:
-        raise ConfigError(f"freeze is {choice!r}; it must be one of {', '.join(FREEZE)}.")
-    counts = {True: 0, False: 0}
-    for name, parameter in model.named_parameters():
-        trains = not name.startswith(FREEZE[choice])
-        parameter.requires_grad_(trains)
-        counts[trains] += parameter.numel()
-    return Frozen(trainable=counts[True], frozen=counts[False])
+    parameters = dict(model.named_parameters())
+    frozen: set[str] = set()
+    for pattern in _patterns(choice):
+        chosen = {name for name in parameters if _matches(name, pattern.removeprefix("!"))}
+        if not chosen:
+            present = [group for group in GROUPS if any(_matches(name, group) for name in parameters)]
+            raise ConfigError(
+                f"freeze names {pattern!r}, which matches no tensor of this model; "
+                f"its groups are {', '.join(present)}, and `none` freezes nothing."
+            )
+        frozen = frozen - chosen if pattern.startswith("!") else frozen | chosen
+    if frozen >= set(parameters):
+        raise ConfigError(f"freeze {choice!r} leaves nothing to train; freeze less.")
+    counts: dict[tuple[str, bool], list[int]] = {}
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name not in frozen)
+        counts.setdefault((_group(name), name not in frozen), []).append(parameter.numel())
+    order = [*GROUPS, OTHER]
+    rows = [PlanRow(group, len(sizes), sum(sizes), trains) for (group, trains), sizes in counts.items()]
+    rows.sort(key=lambda row: (order.index(row.group), row.trains))
+    return FreezePlan(tuple(rows), frozenset(set(parameters) - frozen))
+
+
+OTHER = "other"
+"""Shown for tensors of no group."""
+
+
+def _patterns(choice: str) -> Iterator[str]:
+    if choice != "none":
+        yield from (part.strip() for part in choice.split(","))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return any(fnmatchcase(name, glob) for glob in GROUPS.get(pattern, (pattern,)))
+
+
+def _group(name: str) -> str:
+    return next((group for group in GROUPS if _matches(name, group)), OTHER)

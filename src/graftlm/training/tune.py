@@ -1,25 +1,33 @@
-"""tune: train one task's encoder on transformers' Trainer."""
+"""tune: train an encoder for one task or a mixture on transformers' Trainer."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from graftlm.data.collate import Example, Seq2SeqCollator
+from graftlm.data.mixture import Mixture
 from graftlm.errors import ConfigError
 from graftlm.model.modeling import GraftForConditionalGeneration
-from graftlm.training.freeze import freeze
-from graftlm.training.progress import ProgressBar
+from graftlm.training.checkpoint import RunFolder, restore_history, restore_weights, step_of
+from graftlm.training.freeze import FreezePlan, freeze
+from graftlm.training.history import History
+from graftlm.training.interrupt import stop_on_interrupt
+from graftlm.training.keeper import RunKeeper
+from graftlm.training.order import training_order
+from graftlm.training.progress import ProgressBar, say
+from graftlm.training.trainer import TuneTrainer, bf16_pays
 from graftlm.versions import versions
 
 MAX_SEED = 2**32
@@ -36,6 +44,8 @@ class TuneSettings:
     warmup_steps: int = 20
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    eval_every: int = 100
+    """Updates from one validation and checkpoint to the next; 0 is only after the last."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -44,6 +54,9 @@ class TuneSettings:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be a number above 0.")
         if not 0 <= self.seed < MAX_SEED:
             raise ConfigError(f"seed is {self.seed}; it must be between 0 and {MAX_SEED - 1}.")
+        for name in ("warmup_steps", "eval_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be below 0.")
 
 
 class Examples(Dataset[dict[str, list[int]]]):
@@ -62,61 +75,123 @@ class Examples(Dataset[dict[str, list[int]]]):
 
 def tune(
     model: GraftForConditionalGeneration,
-    examples: Sequence[Example],
+    examples: Sequence[Example] | Mixture[Example],
     settings: TuneSettings,
     console: Console,
     title: str = "tuning",
+    *,
+    validation: Mapping[str, Sequence[Example]] | None = None,
+    run_folder: RunFolder | None = None,
+    resume: Path | None = None,
 ) -> dict[str, Any]:
     """Train the parts of `model` that are not frozen, in place; returns the run record.
 
+    Examples of one task count as a mixture of that one, named `title`. `validation` holds examples by task; the model
+    ends with the weights of the lowest validation loss, or without any with the last. With a `run_folder` there are
+    checkpoints, `resume` is the one to go on from, and the first Ctrl-C ends the run early, which the record's
+    `interrupted_at` tells.
     On CPUs with bf16 instructions and on GPUs the matrix products run in bf16; the weights stay in their dtype.
+    Raises: ConfigError for settings that cannot work, TaskError for a mixture with an empty task, TrainingError for a
+    loss that is not finite and a checkpoint of another run, GraftError when a checkpoint cannot be written.
     """
-    frozen = freeze(model, settings.freeze)
-    console.print(
-        f"{title}: {len(examples):,} examples, {frozen.trainable:,} parameters train, {frozen.frozen:,} are frozen"
-    )
-    bar = ProgressBar(title, console)
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(
-            model=model,
-            args=_arguments(settings, scratch),
-            train_dataset=Examples(examples),
-            data_collator=Seq2SeqCollator(model.config.pad_token_id or 0),
-            callbacks=[bar],
+    mixture = examples if isinstance(examples, Mixture) else Mixture.of({title: examples})
+    if resume is not None:
+        assert run_folder is not None, "a checkpoint to resume from lies in a run folder"
+        run_folder.check_identity(resume)
+    plan = freeze(model, settings.freeze)
+    _announce(console, title, mixture, plan)
+    if resume is not None:
+        say(console, f"Going on after update {step_of(resume):,}, from {resume}")
+    order = training_order(mixture, settings.steps, settings.batch_size, settings.seed)
+    tokens = [
+        sum(len(example.labels) for example in order[i : i + settings.batch_size])
+        for i in range(0, len(order), settings.batch_size)
+    ]
+    bar = ProgressBar(title, console, tokens)
+    history = History() if resume is None else restore_history(resume)
+    notice = "Stopping after this update; press Ctrl-C again to stop at once."
+    # Without a place to go on from, Ctrl-C is the caller's business.
+    stopping = nullcontext(lambda: False) if run_folder is None else stop_on_interrupt(lambda: bar.say(notice))
+    with tempfile.TemporaryDirectory() as scratch, stopping as stop:
+        keeper = RunKeeper(
+            history,
+            every=settings.eval_every,
+            validation=validation or {},
+            rates=mixture.rates,
+            folder=run_folder,
+            scratch=Path(scratch),
+            stop=stop,
+            report=bar.validated,
         )
-        trainer.remove_callback(ProgressCallback)
-        trainer.remove_callback(PrinterCallback)
         try:
-            trainer.train()
+            step = _train(model, order, _arguments(settings, scratch), [bar, keeper], resume)
         finally:
             bar.close()
+        if history.best is not None:
+            keeper.restore_best(model)
     model.eval()
-    _check_finite(model)
-    seconds = time.perf_counter() - start
-    tokens = sum(len(example.labels) for example in examples) / len(examples)
+    history.flush(step)
+    return _record(settings, plan, mixture, history, sum(tokens[:step])) | {"interrupted_at": keeper.interrupted_at}
+
+
+def _announce(console: Console, title: str, mixture: Mixture[Example], plan: FreezePlan) -> None:
+    for name, rows in mixture.examples.items():
+        share = f", {mixture.rates[name]:.1%} of the draws" if len(mixture.examples) > 1 else ""
+        say(console, f"{name}: {len(rows):,} examples{share}")
+    console.print(plan.table())
+    say(console, f"{title}: {plan.trainable:,} parameters train, {plan.frozen:,} are frozen")
+
+
+def _train(
+    model: GraftForConditionalGeneration,
+    order: Sequence[Example],
+    arguments: TrainingArguments,
+    callbacks: list[Any],
+    resume: Path | None,
+) -> int:
+    """Train to the end or to an interruption; returns the update that was reached."""
+    trainer = TuneTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Examples(order),
+        data_collator=Seq2SeqCollator(model.config.pad_token_id or 0),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    if resume is not None and step_of(resume) >= arguments.max_steps:
+        # All updates are done; only what comes after them is missing.
+        restore_weights(model, resume)
+        return arguments.max_steps
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    # Back to the model's own precision: mixed precision is for training.
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    return int(trainer.state.global_step)
+
+
+def _record(
+    settings: TuneSettings, plan: FreezePlan, mixture: Mixture[Example], history: History, tokens: int
+) -> dict[str, Any]:
+    seconds = history.seconds - history.validation_seconds
     return {
         "settings": dataclasses.asdict(settings),
-        "parameters": dataclasses.asdict(frozen),
-        "losses": bar.losses,
-        "seconds": round(seconds, 1),
-        "target_tokens_per_second": round(tokens * settings.batch_size * settings.steps / seconds, 1),
+        "mixture": {
+            name: {"examples": len(rows), "rate": mixture.rates[name]} for name, rows in mixture.examples.items()
+        },
+        "parameters": {"trainable": plan.trainable, "frozen": plan.frozen},
+        "keeps_decoder": plan.keeps_decoder,
+        "freeze_plan": [dataclasses.asdict(row) for row in plan.rows],
+        "losses": history.losses,
+        "validation": history.validation,
+        "best": history.best,
+        "seconds": round(history.seconds, 1),
+        "validation_seconds": round(history.validation_seconds, 1),
+        "target_tokens_per_second": round(tokens / seconds, 1),
+        "resumed_at": history.resumed_at,
         "bf16": bf16_pays(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "versions": versions(),
     }
-
-
-def _check_finite(model: GraftForConditionalGeneration) -> None:
-    broken = [name for name, p in model.named_parameters() if p.requires_grad and not bool(torch.isfinite(p).all())]
-    if broken:
-        raise ConfigError(f"Training diverged ({len(broken)} tensors are not finite); lower the learning rate.")
-
-
-def bf16_pays() -> bool:
-    """The device multiplies matrices in bf16 faster than in fp32."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _arguments(settings: TuneSettings, scratch: str) -> TrainingArguments:
@@ -135,8 +210,10 @@ def _arguments(settings: TuneSettings, scratch: str) -> TrainingArguments:
         use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
-        train_sampling_strategy="group_by_length",
-        logging_steps=min(10, settings.steps),
+        # The examples come in the order to train on; every loss is seen, and one that is not finite is not hidden.
+        train_sampling_strategy="sequential",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,

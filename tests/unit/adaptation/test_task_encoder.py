@@ -30,7 +30,7 @@ def changed(model: GraftForConditionalGeneration) -> GraftForConditionalGenerati
 
 
 def write(model: GraftForConditionalGeneration, out: Path) -> dict:
-    return save_task_encoder(model, out, name="t", task={"name": "t"}, run={})
+    return save_task_encoder(model, out, name="t", tasks=[{"name": "t"}], run={})
 
 
 @pytest.mark.parametrize("settings", tiny.GRAFTS.values(), ids=tiny.GRAFTS)

@@ -9,7 +9,6 @@ from rich.console import Console
 import tiny
 from graftlm.data.collate import Example
 from graftlm.errors import ConfigError
-from graftlm.training.freeze import freeze
 from graftlm.training.tune import TuneSettings, tune
 
 EXAMPLES = [Example([1, 5 + i, 9], [20 + i, 7, 2]) for i in range(8)]
@@ -45,18 +44,24 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert other != runs[0]
 
 
-def test_freeze_none_trains_everything() -> None:
-    model = tiny.graft()
-    counts = freeze(model, "none")
-    assert counts.frozen == 0
-    assert counts.trainable == sum(p.numel() for p in model.parameters())
-
-
-def test_unknown_choices_are_refused() -> None:
-    with pytest.raises(ConfigError, match="one of decoder, none"):
-        freeze(tiny.graft(), "head")
+def test_settings_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ConfigError, match="eval_every is -1"):
+        TuneSettings(eval_every=-1)
+    with pytest.raises(ConfigError, match="learning_rate is nan"):
+        TuneSettings(learning_rate=float("nan"))
     with pytest.raises(ConfigError, match="batch_size is 0"):
         TuneSettings(batch_size=0)
+
+
+def test_a_tuned_model_computes_in_its_own_precision() -> None:
+    model = tiny.graft()
+    tune(model, EXAMPLES, TuneSettings(steps=2, batch_size=4), QUIET)
+    fresh = tiny.graft()
+    fresh.load_state_dict(model.state_dict())
+    batch = tiny.batch("both", vocabulary=40)
+    with torch.no_grad():
+        ours, theirs = (m(input_ids=batch.ids, attention_mask=batch.mask, labels=batch.target) for m in (model, fresh))
+    assert torch.equal(ours.logits, theirs.logits)
 
 
 def test_an_interrupted_run_takes_its_bar_off_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,200 @@
+"""The run folder: checkpoints from which a run goes on exactly, as safetensors and JSON; nothing is pickled.
+
+OUT.run/
+  step-00000200/     weights.safetensors      what trains, by name
+                     optimizer.safetensors    its moments
+                     random.safetensors       states of the random generators
+                     state.json               what the run is, its history, schedule and optimizer settings
+                     trainer_state.json       transformers' own count of updates
+  best-00000100/     weights.safetensors      at the lowest validation loss, where that was earlier
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+
+from graftlm.errors import CheckpointError, TrainingError
+from graftlm.families.tensors import save_tensors
+from graftlm.files import atomic_folder, write_json
+from graftlm.training.history import History
+
+WEIGHTS, OPTIMIZER, RANDOM, STATE = (
+    "weights.safetensors",
+    "optimizer.safetensors",
+    "random.safetensors",
+    "state.json",
+)
+
+
+class RunFolder:
+    """The checkpoints of one run. `identity` says what the run is: settings, tasks, data and model, as plain JSON."""
+
+    def __init__(self, path: str | Path, identity: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.identity = json.loads(json.dumps(identity))
+
+    def last(self) -> Path | None:
+        """The newest checkpoint, if there is one."""
+        return max(self.path.glob("step-*"), default=None)
+
+    def best(self, step: int) -> Path:
+        """Where the best weights are, when they are those of update `step`."""
+        return self.path / f"best-{step:08d}"
+
+    def check_identity(self, checkpoint: Path) -> None:
+        """Raises: TrainingError naming the differences when `checkpoint` belongs to another run."""
+        then, now = (dict(_flat(value)) for value in (read_state(checkpoint)["identity"], self.identity))
+        differences = [
+            f"{name} was {_short(then.get(name))} and is {_short(now.get(name))}"
+            for name in then | now
+            if then.get(name) != now.get(name)
+        ]
+        if differences:
+            raise TrainingError(
+                f"{checkpoint} belongs to another run ({'; '.join(differences[:8])}); resume with the same settings, "
+                f"or remove {self.path} to start anew."
+            )
+
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        scheduler: LRScheduler,
+        trainer_state: TrainerState,
+        history: History,
+    ) -> None:
+        """Write a checkpoint aside, give it its name, then remove those before it and best weights that are passed."""
+        held = optimizer.state_dict()
+        state = {
+            "identity": self.identity,
+            "history": dataclasses.asdict(history),
+            "optimizer": held["param_groups"],
+            "schedule": scheduler.state_dict(),
+        }
+        name = f"step-{trainer_state.global_step:08d}"
+        with atomic_folder(self.path / name, replace=True) as folder:
+            save_tensors(trained_weights(model), folder / WEIGHTS)
+            moments = {f"{i}.{key}": tensor for i, values in held["state"].items() for key, tensor in values.items()}
+            save_tensors(moments, folder / OPTIMIZER)
+            save_tensors(_random_states(), folder / RANDOM)
+            write_json(folder / STATE, state)
+            dataclasses.replace(trainer_state, log_history=[]).save_to_json(str(folder / TRAINER_STATE_NAME))
+        best = None if history.best is None else self.best(history.best["step"]).name
+        for old in [*self.path.glob("step-*"), *self.path.glob("best-*")]:
+            if old.name not in (name, best):
+                shutil.rmtree(old, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Delete the folder, once what the run was for is written."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """What trains, by name; the tensors are the model's own."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write what trains into `folder`, whole or not at all."""
+    with atomic_folder(folder, replace=True) as temporary:
+        save_tensors(trained_weights(model), temporary / WEIGHTS)
+
+
+@torch.no_grad()
+def restore_weights(model: nn.Module, folder: Path) -> None:
+    """Put the weights of a checkpoint into `model`, bit for bit.
+
+    Raises: CheckpointError when they are damaged or of another model.
+    """
+    held, stored = trained_weights(model), _read(folder / WEIGHTS)
+    if {name: p.shape for name, p in held.items()} != {name: p.shape for name, p in stored.items()}:
+        raise CheckpointError(f"The weights in {folder} are not of this model; remove the folder to start anew.")
+    for name, parameter in held.items():
+        parameter.copy_(stored[name])
+
+
+def restore_optimizer(optimizer: Optimizer, scheduler: LRScheduler, folder: Path) -> None:
+    """Put optimizer and schedule where the checkpoint left them. Raises: CheckpointError for damaged files."""
+    state = read_state(folder)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _read(folder / OPTIMIZER).items():
+        number, key = name.split(".", 1)
+        moments.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": moments, "param_groups": state["optimizer"]})
+    scheduler.load_state_dict(state["schedule"])
+
+
+def restore_random(folder: Path) -> None:
+    """Put torch's random generators where the checkpoint left them. Raises: CheckpointError for damaged files."""
+    states = _read(folder / RANDOM)
+    torch.set_rng_state(states.pop("cpu"))
+    if states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([states[name] for name in sorted(states)])
+
+
+def restore_history(folder: Path) -> History:
+    """What the run had measured when the checkpoint was written, and that it goes on from there.
+
+    Raises: CheckpointError for damaged files.
+    """
+    history = History(**read_state(folder)["history"])
+    history.losses = [(step, loss) for step, loss in history.losses]
+    history.resumed_at.append(step_of(folder))
+    return history
+
+
+def step_of(folder: Path) -> int:
+    """Updates done when a checkpoint was written."""
+    return int(folder.name.rpartition("-")[2])
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The checkpoint's state.json. Raises: CheckpointError when it is missing or damaged."""
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(folder / STATE) from error
+    return state
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(file) from error
+
+
+def _damaged(file: Path) -> CheckpointError:
+    return CheckpointError(f"{file} is missing or damaged; remove {file.parent.parent} to start anew.")
+
+
+def _random_states() -> dict[str, Tensor]:
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state()} | {f"cuda.{i:02d}": state for i, state in enumerate(devices)}
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, part in value.items():
+        yield from _flat(part, f"{name}.{key}" if name else key)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 24 else f"{text[:20]}…"

@@ -1,0 +1,66 @@
+"""What a run has measured so far: kept in its checkpoints, and at the end in its record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graftlm.errors import TrainingError
+
+EVERY = 10
+"""Updates whose training losses are one mean in the record."""
+
+
+@dataclass
+class History:
+    """Losses in nats per target token, by update."""
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    """(update, mean training loss of the updates since the entry before)."""
+    pending: list[float] = field(default_factory=list)
+    """Training losses of the updates since the last entry."""
+    validation: list[dict[str, Any]] = field(default_factory=list)
+    """{"step", "loss", "tasks": {name: loss}}; `loss` is the tasks' mean, weighted by their rates."""
+    best: dict[str, Any] | None = None
+    """The entry of `validation` with the lowest loss."""
+    seconds: float = 0.0
+    """Of training, validation included."""
+    validation_seconds: float = 0.0
+    resumed_at: list[int] = field(default_factory=list)
+
+    def add_loss(self, step: int, loss: float) -> None:
+        """Note the training loss of an update. Raises: TrainingError when it is not finite."""
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The training loss is {loss} at update {step}, so training stopped; "
+                "start anew with a lower learning rate or more warm-up."
+            )
+        self.pending.append(loss)
+        if step % EVERY == 0:
+            self.flush(step)
+
+    def flush(self, step: int) -> None:
+        """Make an entry of the losses that wait for one."""
+        if self.pending:
+            self.losses.append((step, math.fsum(self.pending) / len(self.pending)))
+            self.pending = []
+
+    def add_validation(self, step: int, tasks: Mapping[str, float], rates: Mapping[str, float]) -> bool:
+        """Note the validation losses of some tasks; True when their mean is the lowest so far.
+
+        Raises: TrainingError when it is not finite.
+        """
+        weight = sum(rates[name] for name in tasks)
+        loss = sum(rates[name] * value for name, value in tasks.items()) / weight
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The validation loss is {loss} at update {step}, so training stopped; "
+                "start anew with a lower learning rate or more warm-up."
+            )
+        self.validation.append({"step": step, "loss": loss, "tasks": dict(tasks)})
+        if self.best is not None and loss >= self.best["loss"]:
+            return False
+        self.best = self.validation[-1]
+        return True

@@ -1,0 +1,40 @@
+"""transformers' Trainer, going on from checkpoints without pickles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import Trainer
+
+from graftlm.training.checkpoint import restore_optimizer, restore_random, restore_weights
+
+
+class TuneTrainer(Trainer):
+    """A Trainer that resumes from a checkpoint of RunFolder; writing them is RunKeeper's work.
+
+    The Trainer calls these hooks with the folder given as `resume_from_checkpoint`, or with None.
+    """
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        model = self.model if model is None else model
+        assert model is not None
+        restore_weights(model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            assert self.optimizer is not None
+            assert self.lr_scheduler is not None
+            restore_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            restore_random(Path(checkpoint))
+
+
+def bf16_pays() -> bool:
+    """The device multiplies matrices in bf16 faster than in fp32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

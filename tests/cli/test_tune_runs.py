@@ -1,0 +1,141 @@
+"""Tuning from the command line: mixtures, interruption, resuming."""
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from conftest import Command
+from graftlm.training.history import History
+
+
+@pytest.fixture
+def other_task(tmp_path: Path) -> Path:
+    """A second task, with a validation split and a template of its own."""
+    rows = [{"source": f"colour {c}", "target": f"{c} is red"} for c in "ijklmnopqrstuvwxyz"]
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "other.yaml"
+    path.write_text(
+        "name: other\ntrain: other.jsonl\nvalidation: other.jsonl\nsource_template: 'say {source}'\nmax_new_tokens: 5\n"
+    )
+    return path
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((folder / "task_encoder.json").read_text())
+    return value
+
+
+def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    add = History.add_loss
+
+    def note(self: History, at: int, loss: float) -> None:
+        add(self, at, loss)
+        if at == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    patch.setattr(History, "add_loss", note)
+
+
+def test_a_mixture_makes_one_encoder_for_its_tasks(
+    graftlm: Command, graft_folder: Path, task_file: Path, other_task: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "both"
+    run = graftlm("tune", graft_folder, "--task", task_file, "--task", other_task, "--out", out, "--steps", 4)
+    assert run.code == 0, run.err
+    assert re.search(r"tiny: 8 examples, 40.0% of the draws", run.err)
+    assert "best validation loss" in run.out
+    assert re.search(r"update 4 of 4 · validation loss [\d.]+ · [\d,]+ tokens/s · 0:00 left", run.err)
+    assert re.search(r"encoder +│ +\d+ │ +[\d,]+ │ +yes", run.err)
+    assert re.search(r"decoder +│ +\d+ │ +[\d,]+ │ +no", run.err)
+    written = manifest(out)
+    assert written["name"] == "tiny+other"
+    assert [task["name"] for task in written["tasks"]] == ["tiny", "other"]
+    assert written["run"]["mixture"]["other"] == {"examples": 18, "rate": pytest.approx(0.6)}
+    assert set(written["run"]["data_sha256"]["other"]) == {"train", "validation"}
+    assert list(written["run"]["validation"][-1]["tasks"]) == ["other"]
+    assert not (tmp_path / "both.run").exists()
+
+    command = ("generate", graft_folder, "name[a]", "--task-encoder", out)
+    assert graftlm(*command, "--task", "other").code == 0
+    result = graftlm(*command)
+    assert result.code == 2
+    assert "choose one with --task: tiny, other" in result.err
+    assert "it holds tiny, other" in graftlm(*command, "--task", "third").err
+    assert "give one with --task-encoder" in graftlm("generate", graft_folder, "a", "--task", "other").err
+    scores = tmp_path / "scores.json"
+    run = graftlm("eval", graft_folder, "--task-encoder", out, "--task", task_file, "--out", scores)
+    assert run.code == 0, run.err
+
+
+def test_explicit_rates(
+    graftlm: Command, graft_folder: Path, task_file: Path, other_task: Path, tmp_path: Path
+) -> None:
+    run = graftlm(
+        "tune", graft_folder, "--task", task_file, "--task", other_task, "--out", tmp_path / "e", "--steps", 1,
+        "--rates", "tiny=3,other=1",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert manifest(tmp_path / "e")["run"]["mixture"]["tiny"]["rate"] == 0.75
+
+
+def test_ctrl_c_leaves_an_encoder_and_the_run_goes_on(
+    graftlm: Command, graft_folder: Path, other_task: Path, tmp_path: Path
+) -> None:
+    command = ("tune", graft_folder, "--task", other_task, "--steps", 8, "--eval-every", 3, "--batch-size", 4)
+    assert graftlm(*command, "--out", tmp_path / "whole").code == 0
+    out = tmp_path / "e"
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(5, patch)
+        stopped = graftlm(*command, "--out", out)
+    assert stopped.code == 130, stopped.err
+    assert "5 updates" in stopped.out
+    assert "the weights are those of update 3, the best validation loss" in stopped.out
+    assert "--resume goes on from" in stopped.err
+    assert manifest(out)["run"]["interrupted_at"] == 5
+    assert graftlm("generate", graft_folder, "a", "--task-encoder", out).code == 0
+    assert "unfinished run of 5 updates" in graftlm(*command, "--out", out).err
+
+    resumed = graftlm(*command, "--out", out, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".", "e"))) == ["e"]
+    whole, found = manifest(tmp_path / "whole")["run"], manifest(out)["run"]
+    assert found["resumed_at"] == [5]
+    assert (found["losses"], found["validation"]) == (whole["losses"], whole["validation"])
+    tensors = load_file(tmp_path / "whole" / "model.safetensors")
+    assert all(tensor.equal(tensors[name]) for name, tensor in load_file(out / "model.safetensors").items())
+
+    refused = graftlm(*command, "--out", out, "--resume")
+    assert refused.code == 2
+    assert "already exists" in refused.err
+
+
+def test_resume_without_a_checkpoint_begins(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path
+) -> None:
+    run = graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e", "--steps", 1, "--resume")
+    assert run.code == 0
+    assert "starting from the beginning" in run.err
+    assert "those of the last update" in run.out
+
+
+def test_a_plan_that_trains_some_of_the_decoder_writes_a_whole_model(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "whole"
+    run = graftlm(
+        "tune", graft_folder, "--task", task_file, "--out", out, "--steps", 2,
+        "--freeze", "*,!decoder.layers.0.mlp.*",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    before, after = (load_file(folder / "model.safetensors") for folder in (graft_folder, out))
+    changed = {name for name, tensor in after.items() if not tensor.equal(before[name])}
+    assert changed
+    assert all(name.startswith("decoder.layers.0.mlp.") for name in changed)
+    record = json.loads((out / "run.json").read_text())
+    assert {row["group"]: row["trains"] for row in record["freeze_plan"] if row["trains"]} == {"decoder": True}
