@@ -18,6 +18,7 @@ from graftlm.model.bridge import Bridge
 from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
 from graftlm.model.encoder import Encoder
 from graftlm.model.modeling import GraftForConditionalGeneration
+from graftlm.model.task_encoder import TaskEncoder
 
 MANIFEST = "task_encoder.json"
 FORMAT = 2
@@ -88,6 +89,28 @@ def load_task_encoder(model: GraftForConditionalGeneration, folder: str | Path) 
 
     Raises: CheckpointError when it was tuned on another decoder, or its files are damaged; the model is then unchanged.
     """
+    manifest, config, parts = _read(model, folder)
+    model.encoder, model.bridge = parts.encoder, parts.bridge
+    model.config.encoder, model.config.bridge = config.encoder, config.bridge
+    for field in SETTINGS:
+        setattr(model.config, field, getattr(config, field))
+    return manifest
+
+
+def add_task_encoder(
+    model: GraftForConditionalGeneration, folder: str | Path, name: str | None = None
+) -> dict[str, Any]:
+    """Attach a task encoder beside `model`'s own encoder, under its own name or another; returns its manifest.
+
+    Also a method of the model: model.add_task_encoder(folder, name="webnlg").
+    Raises: as load_task_encoder, and ConfigError for a name that is taken.
+    """
+    manifest, _, parts = _read(model, folder)
+    model.attach_task_encoder(name or manifest["name"], parts)
+    return manifest
+
+
+def _read(model: GraftForConditionalGeneration, folder: str | Path) -> tuple[dict[str, Any], GraftConfig, TaskEncoder]:
     manifest = read_manifest(folder)
     found, wanted = fingerprint(model), manifest["decoder"]["fingerprint"]
     if found != wanted:
@@ -98,15 +121,10 @@ def load_task_encoder(model: GraftForConditionalGeneration, folder: str | Path) 
     values = model.config.to_dict() | manifest["settings"]
     values |= {"encoder": manifest["encoder"], "bridge": manifest["bridge"]}
     config = GraftConfig.from_dict(values)
-    encoder, bridge = _parts(model, config, TensorFolder(folder))
-    model.encoder, model.bridge = encoder, bridge
-    model.config.encoder, model.config.bridge = config.encoder, config.bridge
-    for field in SETTINGS:
-        setattr(model.config, field, getattr(config, field))
-    return manifest
+    return manifest, config, _parts(model, config, TensorFolder(folder))
 
 
-def _parts(model: GraftForConditionalGeneration, config: GraftConfig, tensors: TensorFolder) -> tuple[Encoder, Bridge]:
+def _parts(model: GraftForConditionalGeneration, config: GraftConfig, tensors: TensorFolder) -> TaskEncoder:
     assert isinstance(config.encoder, StackConfig)
     assert isinstance(config.bridge, BridgeConfig)
     causal = config.encoder_attention == "causal"
@@ -119,4 +137,4 @@ def _parts(model: GraftForConditionalGeneration, config: GraftConfig, tensors: T
     state = {name: tensors.read(name).to(model.device, model.dtype) for name in expected}
     parts.load_state_dict(state, assign=True)
     parts.train(model.training)
-    return encoder, bridge
+    return TaskEncoder(encoder, bridge)

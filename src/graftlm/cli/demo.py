@@ -95,7 +95,7 @@ def _compare_with_stock(
         with torch.inference_mode():
             ours = model(input_ids=source, labels=target).logits
             theirs = stock(torch.cat((source, target[:, :-1]), dim=1)).logits[:, source.shape[1] - 1 :]
-            greedy = {"max_new_tokens": 20, "do_sample": False}
+            greedy: dict[str, Any] = {"max_new_tokens": 20, "do_sample": False}
             mine = model.generate(source, **greedy)
             reference = stock.generate(source, **greedy)[:, source.shape[1] :]
         worst = max(worst, float((ours - theirs).abs().max()))

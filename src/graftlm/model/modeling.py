@@ -1,13 +1,13 @@
 """GraftForConditionalGeneration: encoder, bridge and decoder as one transformers model."""
 
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import Seq2SeqLMOutput
-from transformers.utils.generic import ModelOutput, can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
 from graftlm.errors import ConfigError
 from graftlm.model.bridge import Bridge
@@ -17,19 +17,7 @@ from graftlm.model.encoder import Encoder
 from graftlm.model.kernels import Linear
 from graftlm.model.position import last_token_mask, positions_from_mask
 from graftlm.model.pretrained import IGNORED_LABEL, GraftPreTrainedModel, token_loss
-
-
-@dataclass
-class EncoderOutput(ModelOutput):
-    """What the decoder needs of a source; computed once, expandable row by row for beams."""
-
-    last_hidden_state: Tensor | None = None
-    """Last state of the encoder, normed where the stack has a final norm; (B, S, D)."""
-    memory: Tensor | None = None
-    """(B, M, S, D), M = 1 where all decoder layers read the same."""
-    last_token: Tensor | None = None
-    """Last real source token of each row; (B, 1)."""
-    hidden_states: tuple[Tensor, ...] | None = None
+from graftlm.model.task_encoder import EncoderOutput, TaskEncoder, encode_rows
 
 
 class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
@@ -63,6 +51,8 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
             ),
         )
         self.lm_head = Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
+        # Attached encoders are artifacts of their own: used and moved with the model, never saved or trained with it.
+        self.task_encoders: dict[str, TaskEncoder] = {}
         self.post_init()
 
     @property
@@ -74,6 +64,30 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
     def source_embedding(self) -> nn.Module:
         """The table that the encoder reads: its own, or the decoder's."""
         return self.decoder.embedding if self.config.share_embeddings else self.encoder.embedding
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        for attached in self.task_encoders.values():
+            for part in attached.modules():
+                part._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def attach_task_encoder(self, name: str, task_encoder: TaskEncoder) -> None:
+        """Make an encoder with its bridge usable under `name`, beside the model's own; it takes no gradients.
+
+        Raises: ConfigError for a name that is taken.
+        """
+        if name in self.task_encoders:
+            raise ConfigError(f"A task encoder {name!r} is attached already; detach it first or choose another name.")
+        for part in task_encoder.modules():
+            part.to(self.device, self.dtype).requires_grad_(False).eval()
+        self.task_encoders[name] = task_encoder
+
+    def detach_task_encoder(self, name: str) -> None:
+        """Let go of an attached encoder. Raises: ConfigError for one that is not attached."""
+        if name not in self.task_encoders:
+            known = ", ".join(self.task_encoders) or "none"
+            raise ConfigError(f"No task encoder {name!r} is attached (attached: {known}).")
+        del self.task_encoders[name]
 
     def get_input_embeddings(self) -> nn.Module:
         """The table that reads the source."""
@@ -100,17 +114,22 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         self.encoder.causal = attention == "causal"
 
     def encode(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        task_encoder: str | Sequence[str] | None = None,
     ) -> EncoderOutput:
-        """Run encoder and bridge. Shapes: input_ids and attention_mask (B, S)."""
+        """Run encoder and bridge. Shapes: input_ids and attention_mask (B, S).
+
+        `task_encoder` names an attached encoder for all rows, or one per row; None is the model's own.
+        """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        states = self.encoder(self.source_embedding(input_ids), mask, positions_from_mask(mask))
-        return EncoderOutput(
-            last_hidden_state=self.encoder.norm(states[-1]),
-            memory=self.bridge(states, self.encoder.norm),
-            last_token=(input_ids * last_token_mask(mask)).sum(-1, keepdim=True),
-            hidden_states=tuple(states) if output_hidden_states else None,
-        )
+        if task_encoder is None:
+            own = TaskEncoder(self.encoder, self.bridge)
+            return own(self.decoder.embedding, input_ids, mask, output_hidden_states)
+        names = [task_encoder] * len(input_ids) if isinstance(task_encoder, str) else task_encoder
+        return encode_rows(self.task_encoders, names, self.decoder.embedding, input_ids, mask)
 
     @can_return_tuple
     def forward(
@@ -128,12 +147,13 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         num_items_in_batch: Tensor | int | None = None,
         inputs_embeds: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
+        task_encoder: str | Sequence[str] | None = None,
     ) -> Seq2SeqLMOutput:
         """Logits of every target token, (B, T, V), and the loss where `labels` are given.
 
         `input_ids` (B, S) holds the whole source. `labels` (B, T) are the target tokens, -100 where they do not count;
         the decoder's inputs are made from them by a shift to the right, unless `decoder_input_ids` are given.
-        `decoder_attention_mask` (B, past + T) marks real target inputs.
+        `decoder_attention_mask` (B, past + T) marks real target inputs. `task_encoder` is as in `encode`.
         Raises: ConfigError for inputs that are missing or asked-for outputs that do not exist.
         """
         if output_attentions:
@@ -143,7 +163,7 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         if encoder_outputs is None:
             if input_ids is None:
                 raise ConfigError("Give input_ids or encoder_outputs.")
-            encoder_outputs = self.encode(input_ids, attention_mask, bool(output_hidden_states))
+            encoder_outputs = self.encode(input_ids, attention_mask, bool(output_hidden_states), task_encoder)
         assert encoder_outputs.memory is not None
         if decoder_input_ids is None:
             if labels is None:
@@ -206,11 +226,19 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
             positions = positions + (offset - 1 if self.starts_with_source else offset)
         return Placement(positions=positions, valid=decoder_attention_mask)
 
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """transformers' `generate`; where decoding starts from the last source token, that token is not returned.
+    def generate(self, *args: Any, task_encoder: str | Sequence[str] | None = None, **kwargs: Any) -> Any:
+        """transformers' `generate`, with the attached encoder of that name, or one name per row.
 
-        It still counts in `max_length` and `min_length`, and a streamer still sees it; `max_new_tokens` leaves it out.
+        Where decoding starts from the last source token, that token is not returned. It still counts in `max_length`
+        and `min_length`, and a streamer still sees it; `max_new_tokens` leaves it out.
         """
+        if task_encoder is not None:
+            ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
+            if not isinstance(ids, Tensor):
+                raise ConfigError("task_encoder needs the sources as input_ids.")
+            with torch.no_grad():
+                mask = kwargs.setdefault("attention_mask", torch.ones_like(ids))
+                kwargs["encoder_outputs"] = self.encode(ids, mask, task_encoder=task_encoder)
         output: Any = super().generate(*args, **kwargs)  # type: ignore[misc]
         if not self.starts_with_source:
             return output

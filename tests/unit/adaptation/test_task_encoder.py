@@ -1,29 +1,36 @@
 """The task encoder: everything on the encoder's side, and only for its own decoder."""
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-import tiny
+import graftlm.hf  # noqa: F401 - gives the model add_task_encoder
 from graftlm.adaptation.task_encoder import load_task_encoder, read_manifest, save_task_encoder
-from graftlm.errors import CheckpointError
+from graftlm.errors import CheckpointError, ConfigError
+from graftlm.model.bridge import Bridge
+from graftlm.model.config import BridgeConfig
+from graftlm.model.encoder import Encoder
 from graftlm.model.modeling import GraftForConditionalGeneration
+from graftlm.model.task_encoder import TaskEncoder
+from tiny import GRAFTS, batch, gap, graft
 
 
-def logits(model: GraftForConditionalGeneration) -> torch.Tensor:
-    batch = tiny.batch("both", vocabulary=40)
+def logits(model: GraftForConditionalGeneration, side: str = "both") -> torch.Tensor:
+    b = batch(side, vocabulary=40)
     with torch.no_grad():
-        return model(input_ids=batch.ids, attention_mask=batch.mask, labels=batch.target).logits
+        return model(input_ids=b.ids, attention_mask=b.mask, labels=b.target).logits
 
 
-def changed(model: GraftForConditionalGeneration) -> GraftForConditionalGeneration:
+def changed(model: GraftForConditionalGeneration, seed: int = 3) -> GraftForConditionalGeneration:
     """The same model with another encoder, as tuning leaves it."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.startswith("encoder."):
-                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) * 0.1)
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)) * 0.1)
     if model.config.encoder_attention == "causal":
         model.set_encoder_attention("bidirectional")
     return model
@@ -33,21 +40,21 @@ def write(model: GraftForConditionalGeneration, out: Path) -> dict:
     return save_task_encoder(model, out, name="t", tasks=[{"name": "t"}], run={})
 
 
-@pytest.mark.parametrize("settings", tiny.GRAFTS.values(), ids=tiny.GRAFTS)
+@pytest.mark.parametrize("settings", GRAFTS.values(), ids=GRAFTS)
 def test_round_trip(tmp_path: Path, settings: dict) -> None:
-    tuned = changed(tiny.graft(**settings))
+    tuned = changed(graft(**settings))
     manifest = write(tuned, tmp_path / "e")
     assert read_manifest(tmp_path / "e") == json.loads(json.dumps(manifest))
-    model = tiny.graft(**settings)
-    assert tiny.gap(logits(model), logits(tuned)) > 1e-2
+    model = graft(**settings)
+    assert gap(logits(model), logits(tuned)) > 1e-2
     load_task_encoder(model, tmp_path / "e")
     assert torch.equal(logits(model), logits(tuned))
     assert model.config.to_dict() == tuned.config.to_dict()
 
 
 def test_another_decoder_is_refused_and_the_model_is_unchanged(tmp_path: Path) -> None:
-    write(changed(tiny.graft()), tmp_path / "e")
-    other = tiny.graft(seed=1)
+    write(changed(graft()), tmp_path / "e")
+    other = graft(seed=1)
     before = logits(other)
     with pytest.raises(CheckpointError, match="another decoder"):
         load_task_encoder(other, tmp_path / "e")
@@ -55,13 +62,13 @@ def test_another_decoder_is_refused_and_the_model_is_unchanged(tmp_path: Path) -
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    write(changed(tiny.graft()), tmp_path / "e")
+    write(changed(graft()), tmp_path / "e")
     path = tmp_path / "e" / "task_encoder.json"
     manifest = json.loads(path.read_text())
     manifest["settings"]["share_embeddings"] = False
     path.write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match=r"encoder\.embedding\.weight"):
-        load_task_encoder(tiny.graft(), tmp_path / "e")
+        load_task_encoder(graft(), tmp_path / "e")
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
@@ -71,7 +78,91 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_decoder_is_not_stored(tmp_path: Path) -> None:
-    write(changed(tiny.graft()), tmp_path / "e")
+    write(changed(graft()), tmp_path / "e")
     size = (tmp_path / "e" / "model.safetensors").stat().st_size
-    encoder = sum(p.numel() for name, p in tiny.graft().named_parameters() if name.startswith("encoder."))
+    encoder = sum(p.numel() for name, p in graft().named_parameters() if name.startswith("encoder."))
     assert encoder * 4 <= size < encoder * 4 + 10_000
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[GraftForConditionalGeneration, dict[str, GraftForConditionalGeneration]]:
+    """A model with two task encoders attached, and a model of its own for each of them."""
+    alone = {"a": changed(graft()), "b": changed(graft(), seed=4)}
+    model = graft()
+    for name, tuned in alone.items():
+        write(tuned, tmp_path / name)
+        model.add_task_encoder(tmp_path / name, name=name)
+    return model, alone
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_rows_of_different_tasks_decode_together_as_alone(two: Any, beams: int) -> None:
+    model, alone = two
+    sources = batch("both", vocabulary=40)
+    names = ["b", "a", "b", "a"]
+    settings = {"max_new_tokens": 7, "num_beams": beams, "do_sample": False, "eos_token_id": None}
+    mixed = model.generate(sources.ids, attention_mask=sources.mask, task_encoder=names, **settings)
+    for i, name in enumerate(names):
+        [row] = alone[name].generate(sources.row(i)[None], **settings)
+        assert torch.equal(mixed[i], row), name
+    one = model.generate(input_ids=sources.ids, attention_mask=sources.mask, task_encoder="a", **settings)
+    assert torch.equal(one[1], mixed[1])
+    assert not torch.equal(one, mixed)
+
+
+def test_logits_of_mixed_rows_are_each_tasks_own(two: Any) -> None:
+    model, alone = two
+    b = batch("left", vocabulary=40)
+    with torch.no_grad():
+        mixed = model(b.ids, attention_mask=b.mask, labels=b.target, task_encoder=["a", "b", "a", "b"]).logits
+    for i, name in enumerate("abab"):
+        assert gap(mixed[i], logits(alone[name], "left")[i]) < 1e-5
+    assert gap(mixed, logits(model, "left")) > 1e-2
+
+
+def test_a_bridge_for_all_layers_and_one_for_each_go_together() -> None:
+    model = graft(**GRAFTS["merged-bos"])
+    deep = dataclasses.replace(model.config.encoder, num_layers=2, layer_types=(), final_norm=False)
+    encoder = Encoder(deep, causal=False, own_embedding=False)
+    encoder.load_state_dict(model.encoder.state_dict(), strict=False)
+    model.attach_task_encoder("last", TaskEncoder(model.encoder, model.bridge))
+    model.attach_task_encoder("aligned", TaskEncoder(encoder, Bridge(BridgeConfig(kind="aligned"))))
+    ids = torch.tensor([[5, 6, 7], [5, 6, 7]])
+    mixed = model.encode(ids, task_encoder=["last", "aligned"]).memory
+    assert mixed.shape[1] == 3
+    assert torch.equal(mixed[0], model.encode(ids[:1]).memory[0].expand(3, -1, -1))
+    assert torch.equal(mixed[1], model.encode(ids[1:], task_encoder="aligned").memory[0])
+
+
+def test_attached_encoders_are_neither_saved_nor_trained_but_move(two: Any, tmp_path: Path) -> None:
+    model, _ = two
+    assert not any("task_encoder" in name for name in model.state_dict())
+    model.save_pretrained(tmp_path / "m")
+    assert GraftForConditionalGeneration.from_pretrained(tmp_path / "m").task_encoders == {}
+    model.to(torch.bfloat16)
+    parts = [p for encoder in model.task_encoders.values() for p in encoder.encoder.parameters()]
+    assert {p.dtype for p in parts} == {torch.bfloat16}
+    assert not any(p.requires_grad for p in parts)
+
+
+def test_names_are_checked(two: Any, tmp_path: Path) -> None:
+    model, _ = two
+    ids = torch.tensor([[5, 6], [7, 8]])
+    for names, words in ((["a", "c"], "'c' is attached .*a, b"), (["a"], "1 names for 2 rows")):
+        with pytest.raises(ConfigError, match=words):
+            model.generate(ids, task_encoder=names)
+    with pytest.raises(ConfigError, match="attached already"):
+        model.add_task_encoder(tmp_path / "a", name="a")
+    model.detach_task_encoder("a")
+    with pytest.raises(ConfigError, match="'a' is attached"):
+        model.detach_task_encoder("a")
+    with pytest.raises(ConfigError, match="'a' is attached"):
+        model.generate(ids, task_encoder="a")
+
+
+def test_an_encoder_of_another_decoder_is_not_attached(tmp_path: Path) -> None:
+    write(changed(graft()), tmp_path / "e")
+    other = graft(seed=1)
+    with pytest.raises(CheckpointError, match="another decoder"):
+        other.add_task_encoder(tmp_path / "e")
+    assert other.task_encoders == {}
