@@ -11,6 +11,7 @@ os.environ |= {
 
 import json
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from transformers import PreTrainedModel
 import tiny
 
 torch.set_num_threads(1)
+# A shell that starts the tests in the background leaves SIGINT ignored, and tests of Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 transformers.logging.set_verbosity(logging.ERROR)
 transformers.logging.disable_progress_bar()
 
