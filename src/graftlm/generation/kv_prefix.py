@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -14,13 +16,17 @@ from graftlm.model.position import positions_from_mask
 
 @torch.no_grad()
 def kv_prefix(
-    model: GraftForConditionalGeneration, input_ids: Tensor, attention_mask: Tensor | None = None
+    model: GraftForConditionalGeneration,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    task_encoder: str | Sequence[str] | None = None,
 ) -> DynamicCache:
     """Cache of a batch of sources for transformers' own `generate` on the LLM that the graft was made of.
 
     Shapes: input_ids and attention_mask (B, S) -> per layer (B, G, n - 1, E), n the tokens of the longest source.
     Rows are laid left-padded, since stock windows count slots; call stock `generate` with the left-padded source
-    (`left_padded`), its mask and this cache. A source of one token only leaves nothing to cache.
+    (`left_padded`), its mask and this cache. A source of one token only leaves nothing to cache. `task_encoder` names
+    an attached encoder, or one per row.
     Raises: ConfigError for a graft whose decoder does not continue its source, TaskError for one-token batches.
     """
     config = model.config
@@ -30,7 +36,7 @@ def kv_prefix(
     input_ids, mask = left_padded(input_ids, mask)
     if input_ids.shape[1] < 2:
         raise TaskError("Sources of one token have an empty prefix; call stock generate without a cache.")
-    memory = model.encode(input_ids, mask).memory
+    memory = model.encode(input_ids, mask, task_encoder=task_encoder).memory
     assert memory is not None
     positions = positions_from_mask(mask)
     views = model.decoder.views(

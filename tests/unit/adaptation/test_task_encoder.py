@@ -11,6 +11,7 @@ import torch
 import graftlm.hf  # noqa: F401 - gives the model add_task_encoder
 from graftlm.adaptation.task_encoder import load_task_encoder, read_manifest, save_task_encoder
 from graftlm.errors import CheckpointError, ConfigError
+from graftlm.generation.kv_prefix import kv_prefix
 from graftlm.model.bridge import Bridge
 from graftlm.model.config import BridgeConfig
 from graftlm.model.encoder import Encoder
@@ -118,6 +119,17 @@ def test_logits_of_mixed_rows_are_each_tasks_own(two: Any) -> None:
     for i, name in enumerate("abab"):
         assert gap(mixed[i], logits(alone[name], "left")[i]) < 1e-5
     assert gap(mixed, logits(model, "left")) > 1e-2
+
+
+def test_the_prefix_of_mixed_rows_is_each_tasks_own(two: Any) -> None:
+    model, alone = two
+    b = batch("right", vocabulary=40)
+    mixed = kv_prefix(model, b.ids, b.mask, task_encoder=["a", "b", "a", "b"])
+    for i, name in enumerate("abab"):
+        own = kv_prefix(alone[name], b.ids, b.mask)
+        for layer, expected in zip(mixed.layers, own.layers, strict=True):
+            assert gap(layer.keys[i], expected.keys[i]) < 1e-5
+            assert gap(layer.values[i], expected.values[i]) < 1e-5
 
 
 def test_a_bridge_for_all_layers_and_one_for_each_go_together() -> None:
