@@ -16,4 +16,4 @@ AutoModel.register(GraftConfig, GraftForConditionalGeneration, exist_ok=True)
 AutoModelForSeq2SeqLM.register(GraftConfig, GraftForConditionalGeneration, exist_ok=True)
 AutoModelForCausalLM.register(CausalLMConfig, CausalLM, exist_ok=True)
 
-GraftForConditionalGeneration.add_task_encoder = add_task_encoder  # type: ignore[attr-defined]
+GraftForConditionalGeneration.add_task_encoder = add_task_encoder

@@ -139,3 +139,44 @@ def test_a_plan_that_trains_some_of_the_decoder_writes_a_whole_model(
     assert all(name.startswith("decoder.layers.0.mlp.") for name in changed)
     record = json.loads((out / "run.json").read_text())
     assert {row["group"]: row["trains"] for row in record["freeze_plan"] if row["trains"]} == {"decoder": True}
+
+
+def test_what_is_not_of_the_run_is_never_deleted(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path
+) -> None:
+    tune = ("tune", graft_folder, "--task", task_file, "--steps", 2)
+    notes = tmp_path / "mine.run" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("precious")
+    result = graftlm(*tune, "--out", tmp_path / "mine")
+    assert result.code == 2
+    assert "notes.txt, but is for checkpoints only" in result.err
+    assert notes.read_text() == "precious"
+    (tmp_path / "f.run").write_text("")
+    assert "f.run is a file" in graftlm(*tune, "--out", tmp_path / "f").err
+
+
+def test_the_current_folder_is_no_output(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out, words in ((".", "not empty"), ("/", "no name for a new folder")):
+        result = graftlm("tune", graft_folder, "--task", task_file, "--out", out, "--steps", 2)
+        assert result.code == 2
+        assert words in result.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--rates", "tiny=1,tiny=2"], "tiny twice"),
+        (["--temperature", 3], "--temperature belongs to --rates temperature"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path, options: list, words: str
+) -> None:
+    result = graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e", *options)
+    assert result.code == 2
+    assert words in result.err
+    assert not (tmp_path / "e").exists()

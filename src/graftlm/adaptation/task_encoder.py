@@ -22,6 +22,8 @@ from graftlm.model.task_encoder import TaskEncoder
 
 MANIFEST = "task_encoder.json"
 FORMAT = 2
+FIELDS = ("name", "decoder", "encoder", "bridge", "settings", "tasks")
+"""What a manifest must hold, beside its format and the record of its run."""
 PARTS = ("encoder.", "bridge.")
 SETTINGS = ("encoder_attention", "share_embeddings")
 """Fields of GraftConfig that belong to the encoder's side and travel with it."""
@@ -67,6 +69,9 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     manifest = read_json(path)
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {manifest.get('format')!r}; this graftlm reads format {FORMAT}.")
+    missing = [field for field in FIELDS if not manifest.get(field)]
+    if missing:
+        raise CheckpointError(f"{path} is damaged (no {missing[0]!r}); tune the task encoder again.")
     return manifest
 
 
@@ -106,7 +111,7 @@ def add_task_encoder(
     Raises: as load_task_encoder, and ConfigError for a name that is taken.
     """
     manifest, _, parts = _read(model, folder)
-    model.attach_task_encoder(name or manifest["name"], parts)
+    model.attach_task_encoder(manifest["name"] if name is None else name, parts)
     return manifest
 
 

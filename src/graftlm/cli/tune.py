@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from graftlm.cli.common import MODEL_HELP, TASK_HELP, load, progress_console
-from graftlm.errors import GraftError, TaskError
+from graftlm.errors import ConfigError, GraftError, TaskError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+WRITTEN = (
+    "task_encoder.json",
+    "model*.safetensors",
+    "*.index.json",
+    "*config.json",
+    "run.json",
+    "token*",
+    "*.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+)
+"""Files that tuning writes into OUT; with anything else there, OUT is not replaced."""
 
 
 def tune(
@@ -42,7 +57,9 @@ def tune(
         str,
         typer.Option(help="Shares of several tasks: proportional, sqrt, temperature, uniform, or NAME=NUMBER,…"),
     ] = "sqrt",
-    temperature: Annotated[float, typer.Option(help="T of --rates temperature: shares go with size^(1/T).")] = 2.0,
+    temperature: Annotated[
+        float | None, typer.Option(help="T of --rates temperature: shares go with size^(1/T).")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Updates.")] = 300,
     batch_size: Annotated[int, typer.Option(help="Examples per update.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="Peak rate of a cosine schedule.")] = 3e-4,
@@ -59,6 +76,7 @@ def tune(
     from graftlm.training.tune import TuneSettings
     from graftlm.training.tune import tune as train
 
+    out = out.absolute()
     checkpoint = _checkpoint(out, resume)
     settings = TuneSettings(
         freeze=freeze, steps=steps, batch_size=batch_size, learning_rate=learning_rate, eval_every=eval_every, seed=seed
@@ -67,21 +85,18 @@ def tune(
     graft, tokenizer, _ = load(model)
     if encoder_attention is not None:
         graft.set_encoder_attention(encoder_attention)
-    mixture = Mixture.of(
-        {t.name: _examples(graft, tokenizer, t, "train") for t in tasks}, parse_rates(rates), temperature
-    )
-    validation = {t.name: _examples(graft, tokenizer, t, "validation", eval_limit) for t in tasks if t.validation}
-    identity = _identity(graft, tasks) | {
-        "eval_limit": eval_limit,
-        "rates": mixture.rates,
-        "settings": asdict(settings),
-    }
+    shares = parse_rates(rates), _temperature(rates, temperature)
+    mixture = Mixture.of({t.name: _examples(graft, tokenizer, t, "train") for t in tasks}, *shares)
+    validation = _validation(graft, tokenizer, tasks, eval_limit)
+    more = {"eval_limit": eval_limit, "rates": mixture.rates, "settings": asdict(settings)}
+    identity = _identity(graft, tasks) | more
     folder = RunFolder(_run_path(out), identity)
     title = "+".join(mixture.examples)
     run = train(
         graft, mixture, settings, progress_console(), title, validation=validation, run_folder=folder, resume=checkpoint
     )
-    run |= {"model": {"path": model, "sha256": identity["model"]}, "data_sha256": identity["data_sha256"]}
+    run |= {name: identity[name] for name in ("tasks", "data_sha256", "eval_limit")}
+    run["model"] = {"path": model, "sha256": identity["model"]}
     _save(graft, tokenizer, out, title, tasks, run, replace=checkpoint is not None)
     _finish(out, run, folder)
 
@@ -94,6 +109,22 @@ def _finish(out: Path, run: dict[str, Any], folder: RunFolder) -> None:
     folder.remove()
 
 
+def _validation(
+    graft: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], limit: int
+) -> dict[str, list[Example]]:
+    examples = {t.name: _examples(graft, tokenizer, t, "validation", limit) for t in tasks if t.validation}
+    unseen = [t.name for t in tasks if not t.validation]
+    if examples and unseen:
+        typer.echo(f"No validation data for {', '.join(unseen)}: the best weights are chosen by the others.", err=True)
+    return examples
+
+
+def _temperature(rates: str, temperature: float | None) -> float:
+    if temperature is not None and rates != "temperature":
+        raise ConfigError("--temperature belongs to --rates temperature; leave it out or choose those rates.")
+    return 2.0 if temperature is None else temperature
+
+
 def _run_path(out: Path) -> Path:
     return out.with_name(out.name + ".run")
 
@@ -103,7 +134,10 @@ def _checkpoint(out: Path, resume: bool) -> Path | None:
     from graftlm.files import check_new_folder
     from graftlm.training.checkpoint import RunFolder, step_of
 
+    if not out.name:
+        raise GraftError(f"{out} is no name for a new folder; choose another --out.")
     folder = RunFolder(_run_path(out), {})
+    folder.check()
     checkpoint = folder.last()
     if checkpoint is None or not _left_by_interruption(out):
         check_new_folder(out)
@@ -126,7 +160,12 @@ def _left_by_interruption(out: Path) -> bool:
         run = read_json(out / MANIFEST).get("run", {})
     else:
         run = read_json(out / RUN) if (out / RUN).is_file() else {}
-    return run.get("interrupted_at") is not None
+    if run.get("interrupted_at") is None:
+        return False
+    others = sorted(p.name for p in out.iterdir() if not any(fnmatch(p.name, pattern) for pattern in WRITTEN))
+    if others:
+        raise GraftError(f"{out} holds {others[0]}, which going on would replace; move it away first.")
+    return True
 
 
 def _tasks(sources: Sequence[str]) -> list[Task]:

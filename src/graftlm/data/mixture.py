@@ -107,6 +107,8 @@ def parse_rates(text: str) -> str | dict[str, float]:
     rates: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.rpartition("=")
+        if name.strip() in rates:
+            raise ConfigError(f"rates name {name.strip()} twice; give each task one number.")
         try:
             rates[name.strip()] = float(number)
         except ValueError as error:

@@ -31,6 +31,11 @@ def compare(a: EvaluationRecord, b: EvaluationRecord) -> dict[str, Any]:
                 f"Records can be compared only on the same examples, but their {field} differs: "
                 f"{getattr(a, field)} and {getattr(b, field)}; evaluate both on the same."
             )
+    if [row.choice is None for row in a.rows] != [row.choice is None for row in b.rows]:
+        raise RecordError(
+            "One record chose by likelihood and the other one wrote its answers, which are different metrics; "
+            "evaluate both with the same task file."
+        )
     shared = [name for name in a.metrics if name in b.metrics and name in ALL_SCORES]
     return {
         "task": a.task,

@@ -18,6 +18,8 @@ class Row(BaseModel):
     """What one example came to."""
 
     id: str
+    choice: str | None = None
+    """What was chosen by likelihood, where the task chooses."""
     statistics: dict[str, list[FiniteFloat]]
 
 
@@ -40,7 +42,7 @@ def read_record(path: str | Path) -> EvaluationRecord:
         values = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise RecordError(f"Cannot read {path} ({error.strerror}); give a file that graftlm eval wrote.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not valid JSON; give a file that graftlm eval wrote.") from error
     try:
         record = EvaluationRecord.model_validate(values)

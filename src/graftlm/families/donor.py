@@ -84,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read; give the folder of a model with its {path.name}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object.")

@@ -1,7 +1,7 @@
 """GraftForConditionalGeneration: encoder, bridge and decoder as one transformers model."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
     """Encoder–decoder made of language models. `config` says everything about its shape."""
 
     config_class = GraftConfig
+    # Reads files, and so comes from above this package (graftlm.hf).
+    add_task_encoder: ClassVar[Callable[..., dict[str, Any]]]
     main_input_name = "input_ids"
     base_model_prefix = ""
 
@@ -128,7 +130,11 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         if task_encoder is None:
             own = TaskEncoder(self.encoder, self.bridge)
             return own(self.decoder.embedding, input_ids, mask, output_hidden_states)
+        if output_hidden_states:
+            raise ConfigError("output_hidden_states is not available for attached task encoders; they may differ.")
         names = [task_encoder] * len(input_ids) if isinstance(task_encoder, str) else task_encoder
+        if not isinstance(names, list | tuple):
+            raise ConfigError(f"task_encoder is {task_encoder!r}; give the name of one, or a list with one per row.")
         return encode_rows(self.task_encoders, names, self.decoder.embedding, input_ids, mask)
 
     @can_return_tuple
@@ -156,10 +162,9 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         `decoder_attention_mask` (B, past + T) marks real target inputs. `task_encoder` is as in `encode`.
         Raises: ConfigError for inputs that are missing or asked-for outputs that do not exist.
         """
-        if output_attentions:
-            raise ConfigError("output_attentions is not available: attention runs in fused kernels.")
-        if inputs_embeds is not None or decoder_inputs_embeds is not None:
-            raise ConfigError("Give token ids: positions and the first decoder input are read from them.")
+        _refuse(output_attentions, inputs_embeds, decoder_inputs_embeds)
+        if encoder_outputs is not None and task_encoder is not None:
+            raise ConfigError("Give encoder_outputs or task_encoder, not both: the outputs are some encoder's already.")
         if encoder_outputs is None:
             if input_ids is None:
                 raise ConfigError("Give input_ids or encoder_outputs.")
@@ -233,9 +238,10 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         and `min_length`, and a streamer still sees it; `max_new_tokens` leaves it out.
         """
         if task_encoder is not None:
-            ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
-            if not isinstance(ids, Tensor):
-                raise ConfigError("task_encoder needs the sources as input_ids.")
+            given = [*args[:1], kwargs.get("input_ids"), kwargs.get("inputs")]
+            ids = next((value for value in given if isinstance(value, Tensor)), None)
+            if ids is None or kwargs.get("encoder_outputs") is not None:
+                raise ConfigError("task_encoder needs the sources as input_ids, and no encoder_outputs.")
             with torch.no_grad():
                 mask = kwargs.setdefault("attention_mask", torch.ones_like(ids))
                 kwargs["encoder_outputs"] = self.encode(ids, mask, task_encoder=task_encoder)
@@ -289,3 +295,10 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         if not torch.equal(given[:, :1], start):
             raise ConfigError("decoder_input_ids must begin with the last source token of each row.")
         return given, model_kwargs
+
+
+def _refuse(output_attentions: bool | None, *embedded: Tensor | None) -> None:
+    if output_attentions:
+        raise ConfigError("output_attentions is not available: attention runs in fused kernels.")
+    if any(tensor is not None for tensor in embedded):
+        raise ConfigError("Give token ids: positions and the first decoder input are read from them.")

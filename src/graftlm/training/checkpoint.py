@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,10 @@ WEIGHTS, OPTIMIZER, RANDOM, STATE = (
 )
 
 
+OWN = re.compile(r"\.?(step|best)-\d{8}(\..*)?")
+"""Names of checkpoints, and of what a crash may leave of one; nothing else in a run folder is ever touched."""
+
+
 class RunFolder:
     """The checkpoints of one run. `identity` says what the run is: settings, tasks, data and model, as plain JSON."""
 
@@ -49,7 +54,17 @@ class RunFolder:
 
     def last(self) -> Path | None:
         """The newest checkpoint, if there is one."""
-        return max(self.path.glob("step-*"), default=None)
+        return max((path for path in self._own() if path.name.startswith("step-")), default=None)
+
+    def check(self) -> None:
+        """Raises: TrainingError for a path that is a file, or a folder with anything in it that is not of a run."""
+        if self.path.is_file():
+            raise TrainingError(f"{self.path} is a file where checkpoints should go; move it or choose another --out.")
+        others = sorted(path.name for path in self.path.glob("*") if not OWN.fullmatch(path.name))
+        if others:
+            raise TrainingError(
+                f"{self.path} holds {others[0]}, but is for checkpoints only; move it away or choose another --out."
+            )
 
     def best(self, step: int) -> Path:
         """Where the best weights are, when they are those of update `step`."""
@@ -94,13 +109,19 @@ class RunFolder:
             write_json(folder / STATE, state)
             dataclasses.replace(trainer_state, log_history=[]).save_to_json(str(folder / TRAINER_STATE_NAME))
         best = None if history.best is None else self.best(history.best["step"]).name
-        for old in [*self.path.glob("step-*"), *self.path.glob("best-*")]:
+        for old in self._own():
             if old.name not in (name, best):
                 shutil.rmtree(old, ignore_errors=True)
 
     def remove(self) -> None:
-        """Delete the folder, once what the run was for is written."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete the checkpoints, once what the run was for is written, and the folder if nothing else is in it."""
+        for path in self._own():
+            shutil.rmtree(path, ignore_errors=True)
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def _own(self) -> list[Path]:
+        return [path for path in self.path.glob("*") if OWN.fullmatch(path.name)]
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -163,12 +184,19 @@ def step_of(folder: Path) -> int:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The checkpoint's state.json. Raises: CheckpointError when it is missing or damaged."""
+    """The checkpoint's state.json. Raises: CheckpointError when it, or transformers' own state, is damaged."""
+    _read_json(folder / TRAINER_STATE_NAME, ("global_step", "max_steps"))
+    return _read_json(folder / STATE, ("identity", "history", "optimizer", "schedule"))
+
+
+def _read_json(file: Path, fields: tuple[str, ...]) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(folder / STATE) from error
-    return state
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(file) from error
+    if not isinstance(value, dict) or not all(field in value for field in fields):
+        raise _damaged(file)
+    return value
 
 
 def _read(file: Path) -> dict[str, Tensor]:

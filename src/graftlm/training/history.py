@@ -35,7 +35,7 @@ class History:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The training loss is {loss} at update {step}, so training stopped; "
-                "start anew with a lower learning rate or more warm-up."
+                "start anew with a lower learning rate."
             )
         self.pending.append(loss)
         if step % EVERY == 0:
@@ -57,7 +57,7 @@ class History:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The validation loss is {loss} at update {step}, so training stopped; "
-                "start anew with a lower learning rate or more warm-up."
+                "start anew with a lower learning rate."
             )
         self.validation.append({"step": step, "loss": loss, "tasks": dict(tasks)})
         if self.best is not None and loss >= self.best["loss"]:

@@ -178,3 +178,25 @@ def test_an_encoder_of_another_decoder_is_not_attached(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="another decoder"):
         other.add_task_encoder(tmp_path / "e")
     assert other.task_encoders == {}
+
+
+@pytest.mark.parametrize("field", ["decoder", "encoder", "settings", "tasks"])
+def test_a_manifest_without_a_field_is_damaged(tmp_path: Path, field: str) -> None:
+    write(changed(graft()), tmp_path / "e")
+    path = tmp_path / "e" / "task_encoder.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != field}))
+    with pytest.raises(CheckpointError, match=f"damaged .no '{field}'"):
+        load_task_encoder(graft(), tmp_path / "e")
+
+
+def test_task_encoder_and_given_outputs_exclude_each_other(two: Any) -> None:
+    model, _ = two
+    ids = torch.tensor([[5, 6]])
+    given = model.encode(ids)
+    with pytest.raises(ConfigError, match="not both"):
+        model(encoder_outputs=given, labels=ids, task_encoder="a")
+    with pytest.raises(ConfigError, match="no encoder_outputs"):
+        model.generate(ids, encoder_outputs=given, task_encoder="a")
+    with pytest.raises(ConfigError, match="give the name of one"):
+        model.generate(ids, task_encoder=3)
+    assert model.generate(inputs=ids, input_ids=None, task_encoder="a", max_new_tokens=2).shape == (1, 2)

@@ -190,3 +190,15 @@ def test_statistics_that_do_not_give_the_value(tmp_path: Path, statistics: dict[
     first, second = read_record(write(tmp_path / "a", whole)), read_record(write(tmp_path / "b", broken))
     with pytest.raises(RecordError, match="do not add up to its bleu"):
         compare(first, second)
+
+
+def test_choices_and_written_answers_are_not_compared(tmp_path: Path) -> None:
+    texts = corpus(6)
+    written = record(texts, texts)
+    chosen = copy.deepcopy(written)
+    for row in chosen["rows"]:
+        row["choice"] = row.pop("prediction")
+    records = [read_record(write(tmp_path / f"{i}.json", value)) for i, value in enumerate((written, chosen))]
+    with pytest.raises(RecordError, match="different metrics"):
+        compare(*records)
+    assert compare(records[1], records[1])["n"] == 6
