@@ -180,3 +180,17 @@ def test_options_that_contradict_each_other(
     assert result.code == 2
     assert words in result.err
     assert not (tmp_path / "e").exists()
+
+
+def test_going_on_does_not_replace_what_others_put_there(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "e"
+    (tmp_path / "e.run" / "step-00000002").mkdir(parents=True)
+    out.mkdir()
+    (out / "task_encoder.json").write_text('{"run": {"interrupted_at": 2}}')
+    (out / "scores.json").write_text("{}")
+    result = graftlm("tune", graft_folder, "--task", task_file, "--out", out, "--resume")
+    assert result.code == 2
+    assert "scores.json, which going on would replace" in result.err
+    assert (out / "scores.json").exists()
