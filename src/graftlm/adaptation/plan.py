@@ -9,10 +9,11 @@ from typing import Literal
 
 import torch
 
-from graftlm.adaptation.store import stored_tensors
 from graftlm.families.donor import Donor
 from graftlm.families.tensors import TensorInfo
 from graftlm.model.config import GraftConfig, StackConfig
+from graftlm.model.modeling import GraftForConditionalGeneration
+from graftlm.model.pretrained import stored_shapes
 
 Side = Literal["encoder", "decoder"]
 Fresh = Literal["normal", "zeros", "ones"]
@@ -71,7 +72,7 @@ def make_plan(config: GraftConfig, donors: dict[Side, Donor], seed: int) -> Plan
     """
     balanced = donors["encoder"] is donors["decoder"]
     origins = {}
-    for name, shape in stored_tensors(config).items():
+    for name, shape in stored_shapes(GraftForConditionalGeneration, config).items():
         side, source = _source(name, balanced)
         if source is None:
             dtype = donors["decoder"].info("decoder.embedding.weight").dtype

@@ -16,6 +16,7 @@ from graftlm.families.tensors import TensorFolder, disk_errors
 from graftlm.files import atomic_folder, write_json
 from graftlm.model.config import GraftConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
+from graftlm.model.pretrained import stored_shapes
 
 RUN = "run.json"
 """Record of the training that wrote a graft."""
@@ -35,21 +36,11 @@ def load_graft(model: str | Path, dtype: torch.dtype | None = None) -> GraftForC
     if kind != GraftConfig.model_type:
         raise CheckpointError(f"{model} is a model of type {kind!r}, not a graft; make one with graftlm adapt.")
     config = GraftConfig.from_pretrained(folder)
-    TensorFolder(folder).check(stored_tensors(config))
+    TensorFolder(folder).check(stored_shapes(GraftForConditionalGeneration, config))
     loaded: GraftForConditionalGeneration = GraftForConditionalGeneration.from_pretrained(
         folder, dtype=dtype or "auto", local_files_only=True
     )
     return loaded.eval()
-
-
-def stored_tensors(config: GraftConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a graft of this config stores."""
-    with torch.device("meta"):
-        model = GraftForConditionalGeneration(config)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if config.tie_word_embeddings:
-        del shapes["lm_head.weight"]
-    return shapes
 
 
 def save_graft(

@@ -18,6 +18,7 @@ from graftlm.families.spec import Family
 from graftlm.families.tensors import TensorFolder, TensorInfo
 from graftlm.model.causal_lm import CausalLM
 from graftlm.model.config import CausalLMConfig
+from graftlm.model.pretrained import stored_shapes
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def load_causal_lm(source: str | Path, dtype: torch.dtype | None = None) -> Caus
     donor = open_donor(locate(source))
     with torch.device("meta"):
         model = CausalLM(donor.config)
-    names = expected_tensors(donor.config)
+    names = stored_shapes(CausalLM, donor.config)
     dtype = dtype or max((donor.info(name).dtype for name in names), key=lambda stored: stored.itemsize)
     state = {name: donor.read(name).to(dtype) for name in names}
     model.load_state_dict(state, strict=False, assign=True)
@@ -105,18 +106,8 @@ def _stock(raw: Values) -> Any:
         raise ConversionError(f"transformers refuses this config: {' '.join(str(error).split())}.") from error
 
 
-def expected_tensors(config: CausalLMConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a causal LM of this config stores."""
-    with torch.device("meta"):
-        model = CausalLM(config)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if config.tie_word_embeddings:
-        del shapes["lm_head.weight"]
-    return shapes
-
-
 def _check_tensors(donor: Donor) -> None:
-    expected = expected_tensors(donor.config)
+    expected = stored_shapes(CausalLM, donor.config)
     ignored = {name for name in donor.tensors.infos if donor.family.weights.is_dropped(name)}
     head = donor.source_name("lm_head.weight")
     if "lm_head.weight" not in expected and head in donor.tensors.infos and _same_table(donor):

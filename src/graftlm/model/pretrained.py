@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from graftlm.errors import ConfigError
@@ -50,6 +50,16 @@ class GraftPreTrainedModel(PreTrainedModel):
         logits: Tensor = self.lm_head(state)
         cap = self.decoder.config.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def stored_shapes(kind: type[GraftPreTrainedModel], config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that a model of this config stores; a tied head is not stored again."""
+    with torch.device("meta"):
+        model = kind(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        del shapes["lm_head.weight"]
+    return shapes
 
 
 def token_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:

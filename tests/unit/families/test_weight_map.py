@@ -2,8 +2,10 @@
 
 import pytest
 
-from graftlm.families.donor import complete, expected_tensors
+from graftlm.families.donor import complete
 from graftlm.families.registry import FAMILIES
+from graftlm.model.causal_lm import CausalLM
+from graftlm.model.pretrained import stored_shapes
 from tiny import FAMILIES as TINY
 from tiny import stock_lm
 
@@ -15,7 +17,7 @@ def test_round_trip_of_all_names(family: str) -> None:
     raw = stock.config.to_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in stock.state_dict().items()}
     ours = {table.weights.to_ours(name): shape for name, shape in shapes.items()}
-    assert ours == expected_tensors(table.config.read(raw, complete(raw)))
+    assert ours == stored_shapes(CausalLM, table.config.read(raw, complete(raw)))
     assert [table.weights.to_source(table.weights.to_ours(name)) for name in shapes] == list(shapes)
 
 
