@@ -95,7 +95,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def complete(raw: Values) -> Values:
     """The config's fields after transformers filled in defaults and renamed old ones."""
     config = _stock(raw)
-    return {name: getattr(config, name) for name in dir(config) if name in raw or name in config.to_dict()}
+    names = raw.keys() | config.to_dict().keys()
+    return {name: getattr(config, name) for name in dir(config) if name in names}
 
 
 def _stock(raw: Values) -> Any:

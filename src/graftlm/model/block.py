@@ -18,13 +18,17 @@ from graftlm.model.rotary import RotaryTable
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryReading:
-    """How a decoder layer reads its memory."""
+    """How a decoder and each of its layers read the memory."""
 
     mode: Literal["merged", "separate"]
     width: int
     """Width of the memory."""
     norm: bool
     """The memory passes the layer's own input norm first (merged only)."""
+    rotary: bool
+    """The memory's keys carry rotary positions."""
+    window: bool
+    """Sliding layers see the memory within their window."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """The decoder stack: a language model whose layers may read a memory."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,27 +22,15 @@ class Placement:
     valid: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemorySettings:
-    """How the whole decoder reads its memory."""
-
-    mode: Literal["merged", "separate"]
-    width: int
-    norm: bool
-    rotary: bool
-    window: bool
-
-
 class Decoder(nn.Module):
     """Embedding, layers and final norm; `memory` None makes it the plain language model."""
 
-    def __init__(self, config: StackConfig, memory: MemorySettings | None = None) -> None:
+    def __init__(self, config: StackConfig, memory: MemoryReading | None = None) -> None:
         super().__init__()
         self.config = config
         self.memory = memory
-        reading = None if memory is None else MemoryReading(mode=memory.mode, width=memory.width, norm=memory.norm)
         self.embedding = Embedding(config.vocab_size, config.hidden_size, config.embedding_scale)
-        self.layers = Layers(Block(config, i, reading) for i in range(config.num_layers))
+        self.layers = Layers(Block(config, i, memory) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps, config.norm_unit_offset)
         self.rotary = Rotary(config)
 

@@ -10,9 +10,10 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils.generic import can_return_tuple
 
 from graftlm.errors import ConfigError
+from graftlm.model.block import MemoryReading
 from graftlm.model.bridge import Bridge
 from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
-from graftlm.model.decoder import Decoder, MemorySettings, Placement
+from graftlm.model.decoder import Decoder, Placement
 from graftlm.model.encoder import Encoder
 from graftlm.model.kernels import Linear
 from graftlm.model.position import last_token_mask, positions_from_mask
@@ -44,7 +45,7 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         self.bridge = Bridge(config.bridge)
         self.decoder = Decoder(
             config.decoder,
-            MemorySettings(
+            MemoryReading(
                 mode=cast(Literal["merged", "separate"], config.cross_mode),
                 width=config.encoder.hidden_size,
                 norm=config.memory_norm == "layer_input",
