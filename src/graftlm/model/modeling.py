@@ -60,6 +60,7 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         self.decoder_adapter: Adapter | None = None
         # Attached encoders are artifacts of their own: used and moved with the model, never saved or trained with it.
         self.task_encoders: dict[str, TaskEncoder] = {}
+        self._set_share_layers(config.share_layers)
         self.post_init()
 
     @property
@@ -75,9 +76,11 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         """Name of each tied tensor -> name of the one that is stored."""
         tied: dict[str, str] = super().get_expanded_tied_weights_keys(all_submodels)
-        if not self.config.share_layers:
-            return tied
-        return tied | {f"encoder.{name}": f"decoder.{name}" for name, _ in self.encoder.named_parameters()}
+        return tied | self._shared_names()
+
+    def _shared_names(self) -> dict[str, str]:
+        names = [name for name, _ in self.encoder.named_parameters()] if self.config.share_layers else []
+        return {f"encoder.{name}": f"decoder.{name}" for name in names}
 
     def share_layers(self) -> None:
         """Let the encoder use the decoder's own weights, layer by layer, instead of equal copies.
@@ -107,6 +110,8 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
 
     def _set_share_layers(self, shared: bool) -> None:
         self.config.share_layers = shared
+        # Saving reads the one, loading the other.
+        self._tied_weights_keys = type(self)._tied_weights_keys | self._shared_names()
         self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=False)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
