@@ -10,7 +10,6 @@ from torch import Tensor
 
 import graftlm
 import tiny
-from conftest import TinyLM
 from graftlm.adaptation.adapter_files import Side, load_adapter, peft_config, save_adapter
 from graftlm.model.adapter import TARGETS, Adapter, AdapterConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
@@ -52,7 +51,7 @@ def logits(model: Any, batch: tiny.Batch) -> Tensor:
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
 @pytest.mark.parametrize("recipe", ["lossless", "t5gemma"])
 def test_peft_reads_what_is_written(
-    tiny_lm: TinyLM, tmp_path: Path, recipe: str, side: Side, config: AdapterConfig
+    tiny_lm: Any, tmp_path: Path, recipe: str, side: Side, config: AdapterConfig
 ) -> None:
     folder = tiny_lm("gemma2")[1]
     ours, theirs = (graftlm.adapt(folder, recipe=recipe) for _ in range(2))
@@ -66,7 +65,7 @@ def test_peft_reads_what_is_written(
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_what_peft_writes_is_read(tiny_lm: TinyLM, tmp_path: Path, side: Side) -> None:
+def test_what_peft_writes_is_read(tiny_lm: Any, tmp_path: Path, side: Side) -> None:
     folder = tiny_lm("llama")[1]
     ours, theirs = (graftlm.adapt(folder) for _ in range(2))
     adapter = side_adapter(ours, side, LORA)
@@ -83,7 +82,7 @@ def test_what_peft_writes_is_read(tiny_lm: TinyLM, tmp_path: Path, side: Side) -
     assert tiny.gap(logits(ours, batch), logits(trained, batch)) < tiny.MODULE
 
 
-def test_ia3_is_peft_s_own_where_its_defaults_are_taken(tiny_lm: TinyLM) -> None:
+def test_ia3_is_peft_s_own_where_its_defaults_are_taken(tiny_lm: Any) -> None:
     model = graftlm.adapt(tiny_lm("llama")[1])
     adapter = Adapter(IA3, model.decoder.layers)
     config = IA3Config(
@@ -99,7 +98,7 @@ def test_ia3_is_peft_s_own_where_its_defaults_are_taken(tiny_lm: TinyLM) -> None
 
 
 @pytest.mark.parametrize("family", list(tiny.FAMILIES))
-def test_causal_lora_is_a_lora_on_the_plain_language_model(tiny_lm: TinyLM, family: str) -> None:
+def test_causal_lora_is_a_lora_on_the_plain_language_model(tiny_lm: Any, family: str) -> None:
     stock, folder = tiny_lm(family)
     model = graftlm.adapt(folder)
     prepare(model, TuneSettings(baseline="causal-lora", lora=3))
@@ -127,7 +126,7 @@ def test_causal_lora_is_a_lora_on_the_plain_language_model(tiny_lm: TinyLM, fami
 
 
 @pytest.mark.parametrize("family", list(tiny.FAMILIES))
-def test_causal_full_has_the_plain_language_model_s_gradients(tiny_lm: TinyLM, family: str) -> None:
+def test_causal_full_has_the_plain_language_model_s_gradients(tiny_lm: Any, family: str) -> None:
     stock, folder = tiny_lm(family)
     model = graftlm.adapt(folder)
     plan = prepare(model, TuneSettings(baseline="causal-full"))

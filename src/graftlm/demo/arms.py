@@ -17,6 +17,8 @@ class Arm:
     """The encoder sees both sides."""
     settings: Mapping[str, Any] | None = field(default_factory=dict)
     """Fields of TuneSettings that differ from the defaults; None does not train at all."""
+    learning_rate: float = 3e-3
+    """The better of two by validation loss: e2e_nlg, one seed, 100 updates."""
     shuffled: bool = False
     """Every training target comes with the source of another one: a control that can learn only the targets."""
     whole: bool = False
@@ -30,16 +32,28 @@ ARMS: dict[str, Arm] = {
     "frozen-shuffled": Arm(title="the same, sources shuffled (control)", shuffled=True),
     "frozen-adapter": Arm(title="encoder + decoder adapter (LoRA 8)", settings=LORA),
     "adapter": Arm(
-        title="decoder adapter alone (LoRA 8)", bidirectional=False, settings=LORA | {"freeze": "decoder,encoder"}
+        title="decoder adapter alone (LoRA 8)",
+        bidirectional=False,
+        settings=LORA | {"freeze": "decoder,encoder"},
+        learning_rate=1e-2,
     ),
-    "everything": Arm(title="everything trained", settings=ALL, whole=True),
+    "everything": Arm(title="everything trained", settings=ALL, learning_rate=1e-3, whole=True),
     "causal-full": Arm(
-        title="plain LLM, everything trained", bidirectional=False, settings={"baseline": "causal-full"}, whole=True
+        title="plain LLM, everything trained",
+        bidirectional=False,
+        settings={"baseline": "causal-full"},
+        learning_rate=1e-3,
+        whole=True,
     ),
     "causal-lora": Arm(
-        title="plain LLM, LoRA as large as the encoder", bidirectional=False, settings={"baseline": "causal-lora"}
+        title="plain LLM, LoRA as large as the encoder",
+        bidirectional=False,
+        settings={"baseline": "causal-lora"},
+        learning_rate=1e-3,
     ),
-    "t5gemma": Arm(title="recipe t5gemma, everything trained", recipe="t5gemma", settings=ALL, whole=True),
+    "t5gemma": Arm(
+        title="recipe t5gemma, everything trained", recipe="t5gemma", settings=ALL, learning_rate=1e-3, whole=True
+    ),
 }
 LIVE = ("un-tuned", "frozen", "frozen-adapter")
 """Arms that the demo runs itself; the others come from committed results."""

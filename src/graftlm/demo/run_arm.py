@@ -33,9 +33,8 @@ VALIDATION = 48
 class Budget:
     """What every arm gets."""
 
-    steps: int = 200
+    steps: int = 150
     batch_size: int = 8
-    learning_rate: float = 3e-3
     limit: int | None = None
     """Only the first so many test examples."""
 
@@ -107,7 +106,7 @@ def _tune(
     if arm.bidirectional:
         model.set_encoder_attention("bidirectional")
     assert arm.settings is not None
-    values = {"steps": budget.steps, "batch_size": budget.batch_size, "learning_rate": budget.learning_rate}
+    values = {"steps": budget.steps, "batch_size": budget.batch_size, "learning_rate": arm.learning_rate}
     settings = TuneSettings(**(values | {"eval_every": 50, "seed": seed} | dict(arm.settings)))
     limit = task.source_limit(model.config.max_position_embeddings)
     train = [encode(record, task, tokenizer, limit) for record in task.records("train")]
