@@ -28,18 +28,21 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
     """What is kept of a run."""
     run, evaluation = record.pop("run"), record.pop("evaluation")
     kept = {key: run[key] for key in ("settings", "losses", "validation", "seconds")} if run else {}
-    return record | kept | {"n": evaluation["n"], "metrics": evaluation["metrics"], "samples": evaluation["samples"][:3]}
+    return (
+        record | kept | {"n": evaluation["n"], "metrics": evaluation["metrics"], "samples": evaluation["samples"][:3]}
+    )
 
 
-def measure(arms: list[str], tasks: list[str], seeds: int, budget: Budget, rows: list[dict[str, Any]], save: Any) -> None:
+def measure(
+    arms: list[str], tasks: list[str], seeds: int, budget: Budget, rows: list[dict[str, Any]], save: Any
+) -> None:
     """Run what is not in `rows` yet; un-tuned arms have no seed but 0."""
     tokenizer = tokenizer_of(locate(SOURCE))
     done = {(old["task"], old["arm"], old["seed"]) for old in rows}
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(seeds):
             for task in tasks:
-                for name in arms:
-                    arm = ARMS[name]
+                for name, arm in ARMS.items():
                     if (task, name, seed) in done or (arm.settings is None and seed > 0):
                         continue
                     folder = Path(scratch)
@@ -72,7 +75,7 @@ def main() -> None:
             arguments.out.write_text(json.dumps(result, ensure_ascii=False) + "\n", encoding="utf-8")
 
     seeds = 1 if arguments.quick else arguments.seeds
-    measure(list(ARMS), arguments.task or list(TASKS), seeds, budget, result["rows"], save)
+    measure(arguments.task or list(TASKS), seeds, budget, result["rows"], save)
 
 
 if __name__ == "__main__":

@@ -63,10 +63,12 @@ def tune(
     eval_limit: options.EvalLimit = 256,
     seed: options.Seed = 0,
     resume: options.Resume = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Tune an encoder while the shared decoder stays frozen. Ctrl-C leaves what was reached, in OUT."""
     from graftlm.training.checkpoint import RunFolder
     from graftlm.training.settings import TuneSettings
+    from graftlm.training.tune import show_plan
     from graftlm.training.tune import tune as train
 
     out = out.absolute()
@@ -89,10 +91,13 @@ def tune(
         graft.set_encoder_attention(encoder_attention)
     mixture = _mixture(graft, tokenizer, tasks, rates, temperature)
     validation = _validation(graft, tokenizer, tasks, eval_limit)
+    title = "+".join(mixture.examples)
+    if dry_run:
+        show_plan(graft, mixture, settings, progress_console(), title)
+        return
     more = {"eval_limit": eval_limit, "rates": mixture.rates, "settings": asdict(settings)}
     identity = _identity(graft, tasks) | more
     folder = RunFolder(_run_path(out), identity)
-    title = "+".join(mixture.examples)
     run = train(
         graft, mixture, settings, progress_console(), title, validation=validation, run_folder=folder, resume=checkpoint
     )

@@ -44,3 +44,4 @@ EvalEvery = Annotated[int, typer.Option(help="Updates between validations and ch
 EvalLimit = Annotated[int, typer.Option(help="First so many validation examples of each task.", min=1)]
 Seed = Annotated[int, typer.Option(help="Seed of the order of examples and of new parts.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan, and train nothing.")]

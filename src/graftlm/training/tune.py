@@ -69,8 +69,7 @@ def tune(
     if resume is not None:
         assert run_folder is not None, "a checkpoint to resume from lies in a run folder"
         run_folder.check_identity(resume)
-    plan = prepare(model, settings)
-    _announce(console, title, mixture, plan)
+    plan = show_plan(model, mixture, settings, console, title)
     if resume is not None:
         say(console, f"Going on after update {step_of(resume):,}, from {resume}")
     order = training_order(mixture, settings.steps, settings.batch_size, settings.seed)
@@ -105,12 +104,21 @@ def tune(
     return _record(settings, plan, mixture, history, sum(tokens[:step])) | {"interrupted_at": keeper.interrupted_at}
 
 
-def _announce(console: Console, title: str, mixture: Mixture[Example], plan: FreezePlan) -> None:
+def show_plan(
+    model: GraftForConditionalGeneration,
+    mixture: Mixture[Example],
+    settings: TuneSettings,
+    console: Console,
+    title: str,
+) -> FreezePlan:
+    """Give the model the parts that train, freeze the others, and print what that comes to."""
+    plan = prepare(model, settings)
     for name, rows in mixture.examples.items():
         share = f", {mixture.rates[name]:.1%} of the draws" if len(mixture.examples) > 1 else ""
         say(console, f"{name}: {len(rows):,} examples{share}")
     console.print(plan.table())
     say(console, f"{title}: {plan.trainable:,} parameters train, {plan.frozen:,} are frozen")
+    return plan
 
 
 def _train(
