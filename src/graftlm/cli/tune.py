@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -25,6 +25,9 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 WRITTEN = (
     "task_encoder.json",
+    "encoder_adapter",
+    "decoder_adapter",
+    "README.md",
     "model*.safetensors",
     "*.index.json",
     "*config.json",
@@ -50,6 +53,23 @@ def tune(
             "with commas, ! before those to train all the same. A changed decoder makes OUT a whole model."
         ),
     ] = "decoder",
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            help="Train a LoRA of this rank on the encoder's weights instead of the weights; or the baseline's."
+        ),
+    ] = None,
+    decoder_adapter: Annotated[
+        str, typer.Option(help="What trains beside the frozen decoder: none, bias, ia3 or lora.")
+    ] = "none",
+    adapter_rank: Annotated[int | None, typer.Option(help="Rank of --decoder-adapter lora; 8 by default.")] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Train the plain language model instead, decoder-only: causal-full, or causal-lora with one LoRA as "
+            "large as the encoder."
+        ),
+    ] = None,
     encoder_attention: Annotated[
         str | None, typer.Option(help="causal or bidirectional; the model's own by default.")
     ] = None,
@@ -73,13 +93,22 @@ def tune(
     """Tune an encoder while the shared decoder stays frozen. Ctrl-C leaves what was reached, in OUT."""
     from graftlm.data.mixture import Mixture, parse_rates
     from graftlm.training.checkpoint import RunFolder
-    from graftlm.training.tune import TuneSettings
+    from graftlm.training.settings import TuneSettings
     from graftlm.training.tune import tune as train
 
     out = out.absolute()
     checkpoint = _checkpoint(out, resume)
     settings = TuneSettings(
-        freeze=freeze, steps=steps, batch_size=batch_size, learning_rate=learning_rate, eval_every=eval_every, seed=seed
+        freeze=freeze,
+        lora=lora,
+        decoder_adapter=cast(Any, None if decoder_adapter == "none" else decoder_adapter),
+        adapter_rank=adapter_rank,
+        baseline=cast(Any, baseline),
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        eval_every=eval_every,
+        seed=seed,
     )
     tasks = _tasks(task)
     graft, tokenizer, _ = load(model)

@@ -53,13 +53,11 @@ class GraftPreTrainedModel(PreTrainedModel):
 
 
 def stored_shapes(kind: type[GraftPreTrainedModel], config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a model of this config stores; a tied head is not stored again."""
+    """Names and shapes of the tensors that a model of this config stores; tied ones are not stored again."""
     with torch.device("meta"):
         model = kind(config)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if config.tie_word_embeddings:
-        del shapes["lm_head.weight"]
-    return shapes
+    tied = model.get_expanded_tied_weights_keys()
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
 
 
 def token_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
