@@ -7,8 +7,8 @@ agree before anything is timed. A step is forward, backward, fused AdamW on what
 take no gradients where the case says frozen. Stock runs eager attention, the only one that it supports here.
 
 Time: both sides alternate in one process on one thread, milliseconds, medians. Memory: the peak resident size over
-two steps less the size before the first, in MB, so activations, gradients and optimizer state; every figure is the
-median of fresh processes, which have loaded their kernels on a tiny batch before.
+two steps less the size before the first, in MB, so activations, gradients and optimizer state; each side has
+a fresh process, which has loaded its kernels on a tiny batch before.
 """
 
 import argparse
@@ -70,7 +70,6 @@ class Size:
     tokens: int = 64
     """Of a source, and of a target."""
     runs: int = 5
-    processes: int = 1
 
 
 QUICK = Size(layers=2, width=128, vocabulary=2_000, rows=2, tokens=16, runs=2)
@@ -80,8 +79,7 @@ QUICK = Size(layers=2, width=128, vocabulary=2_000, rows=2, tokens=16, runs=2)
 class Case:
     """Arithmetic, and what trains."""
 
-    precision: str
-    """`bf16` and `fp32`: everything in that type; `autocast`: weights in fp32, matrix products in bf16."""
+    dtype: torch.dtype
     frozen: bool = True
     softcaps: bool = False
     """T5Gemma's own caps on attention scores (50) and logits (30)."""
@@ -89,18 +87,21 @@ class Case:
     @property
     def name(self) -> str:
         """As it is printed."""
-        kind = {"autocast": "fp32 weights, bf16 autocast"}.get(self.precision, self.precision)
-        caps = ", soft-caps" if self.softcaps else ""
-        return f"{kind}{caps}, {'decoder frozen' if self.frozen else 'everything trains'}"
+        return f"{self.arithmetic}, {'decoder frozen' if self.frozen else 'everything trains'}"
+
+    @property
+    def arithmetic(self) -> str:
+        """Type of weights and products, and whether they are capped."""
+        kind = {torch.bfloat16: "bf16", torch.float32: "fp32"}[self.dtype]
+        return f"{kind} with soft-caps" if self.softcaps else kind
 
 
 CASES = [
-    Case("bf16"),
-    Case("bf16", frozen=False),
-    Case("bf16", softcaps=True),
-    Case("fp32"),
-    Case("fp32", frozen=False),
-    Case("autocast"),
+    Case(torch.bfloat16),
+    Case(torch.bfloat16, frozen=False),
+    Case(torch.bfloat16, softcaps=True),
+    Case(torch.float32),
+    Case(torch.float32, frozen=False),
 ]
 
 
@@ -135,7 +136,7 @@ def build(side: str, size: Size, case: Case) -> nn.Module:
         model = T5GemmaForConditionalGeneration._from_config(theirs, attn_implementation="eager")
         for part in (model.model.decoder, model.lm_head):
             part.requires_grad_(not case.frozen)
-    return model.to(torch.bfloat16 if case.precision == "bf16" else torch.float32).train()
+    return model.to(case.dtype).train()
 
 
 def copy_weights(ours: nn.Module, stock: nn.Module) -> None:
@@ -155,18 +156,12 @@ def batch(rows: int, tokens: int, vocabulary: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
-def loss_of(model: nn.Module, given: dict[str, Tensor], case: Case) -> Tensor:
-    """Loss of one batch, in the case's arithmetic."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "autocast"):
-        return model(**given, use_cache=False).loss
-
-
-def stepper(model: nn.Module, given: dict[str, Tensor], case: Case) -> Callable[[], None]:
+def stepper(model: nn.Module, given: dict[str, Tensor]) -> Callable[[], None]:
     """A function that makes one step."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
 
     def step() -> None:
-        loss_of(model, given, case).backward()
+        model(**given, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -179,10 +174,10 @@ def times(size: Size, case: Case) -> dict[str, float]:
     copy_weights(models[OURS], models[STOCK])
     given = batch(size.rows, size.tokens, size.vocabulary)
     with torch.no_grad():
-        losses = [loss_of(model, given, case).item() for model in models.values()]
-    tolerance = 1e-4 if case.precision == "fp32" else 2e-2
+        losses = [model(**given, use_cache=False).loss.item() for model in models.values()]
+    tolerance = 1e-4 if case.dtype == torch.float32 else 2e-2
     assert abs(losses[0] - losses[1]) <= tolerance, f"{case.name}: the losses differ: {losses}"
-    steps = {side: stepper(model, given, case) for side, model in models.items()}
+    steps = {side: stepper(model, given) for side, model in models.items()}
     found: dict[str, list[float]] = {side: [] for side in steps}
     for run in range(size.runs + 1):
         for side in sorted(steps, reverse=run % 2 == 1):
@@ -203,9 +198,9 @@ def added_memory(side: str, size: Size, case: Case) -> float:
     """MB that steps add to a process that holds the model; to be called in a fresh process."""
     torch.set_num_threads(1)
     model = build(side, size, case)
-    loss_of(model, batch(1, 4, size.vocabulary), case).backward()
+    model(**batch(1, 4, size.vocabulary), use_cache=False).loss.backward()
     model.zero_grad()
-    step = stepper(model, batch(size.rows, size.tokens, size.vocabulary), case)
+    step = stepper(model, batch(size.rows, size.tokens, size.vocabulary))
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Resets the peak.
@@ -216,15 +211,11 @@ def added_memory(side: str, size: Size, case: Case) -> float:
 
 
 def memories(size: Size, case: Case) -> dict[str, float]:
-    """Median MB of both sides, each figure from a process of its own."""
+    """MB of both sides, each in a process of its own."""
     found = {}
     for side in (OURS, STOCK):
-        with concurrent.futures.ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), max_tasks_per_child=1
-        ) as pool:
-            found[side] = statistics.median(
-                pool.submit(added_memory, side, size, case).result() for _ in range(size.processes)
-            )
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found[side] = pool.submit(added_memory, side, size, case).result()
     return found
 
 
@@ -245,7 +236,7 @@ def rows(size: Size, cases: list[Case]) -> list[dict[str, Any]]:
             whole = dataclasses.replace(case, frozen=False)
             if case.frozen and whole in found:
                 share = {side: found[case][side] / found[whole][side] for side in (OURS, STOCK)}
-                lines.append(row(f"{what}, {case.precision}, frozen / everything trains", "share", share))
+                lines.append(row(f"{what}, {case.arithmetic}, frozen / everything trains", "share", share))
     return lines
 
 

@@ -1,7 +1,5 @@
 """bf16 products that are made in fp32, and what linear maps keep for backward."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,11 +11,10 @@ from tiny import GRAFTS, batch, gap, graft
 
 
 @pytest.fixture
-def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU without bf16 instructions, and blocks so small that there are several, the last one short."""
     monkeypatch.setattr(kernels, "_emulates_bf16", lambda: True)
     monkeypatch.setattr(kernels, "WIDE_BLOCK", 5)
-    yield
 
 
 @pytest.mark.usefixtures("emulated")
