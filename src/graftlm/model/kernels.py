@@ -12,7 +12,7 @@ ONEDNN_ROWS = 8
 """Below this many rows MKL's matrix-vector product is at least as fast as oneDNN (benchmarks/results/kernels.json)."""
 
 WIDE_ROWS = 32
-"""From this many rows on, a CPU without bf16 instructions is faster in fp32 (benchmarks/results/frozen.json)."""
+"""Below this many rows, widening a bf16 weight costs what the product in fp32 gains."""
 WIDE_BLOCK = 2048
 """Rows of a bf16 weight that are in fp32 at a time, so that a large vocabulary has no second copy."""
 
@@ -26,7 +26,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x · weightᵀ + bias. Shapes: (…, D_in) -> (…, D_out).
 
     fp32 inference on a CPU goes to oneDNN, about twice as fast as the MKL that torch picks on AMD machines; the
-    operator has no backward, so training keeps torch's own.
+    operator has no backward, so training keeps torch's own. Training in bf16 on a CPU without instructions for it goes
+    through fp32, two to three times as fast (benchmarks/results/frozen.json).
     """
     parts = (x, weight) if bias is None else (x, weight, bias)
     differentiable = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
@@ -49,7 +50,13 @@ def _trains_wide(x: Tensor) -> bool:
 
     Inference rounds where transformers does.
     """
-    return torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == torch.bfloat16 and _emulates_bf16()
+    return (
+        torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype == torch.bfloat16
+        and not torch.is_autocast_enabled("cpu")
+        and _emulates_bf16()
+    )
 
 
 @functools.cache
@@ -71,9 +78,9 @@ class _WideLinear(torch.autograd.Function):
         ctx.shape = x.shape
         wide = x.reshape(-1, x.shape[-1]).float()
         output = x.new_empty(len(wide), len(weight))
-        biases = [None] * len(weight) if bias is None else bias.float().split(WIDE_BLOCK)
-        for block, part, own in zip(weight.split(WIDE_BLOCK), output.split(WIDE_BLOCK, 1), biases, strict=False):
-            part.copy_(linear(wide, block.float(), own))
+        for start in range(0, len(weight), WIDE_BLOCK):
+            rows = slice(start, start + WIDE_BLOCK)
+            output[:, rows] = linear(wide, weight[rows].float(), None if bias is None else bias[rows].float())
         return output.view(*x.shape[:-1], -1)
 
     @staticmethod
