@@ -33,9 +33,7 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def measure(
-    arms: list[str], tasks: list[str], seeds: int, budget: Budget, rows: list[dict[str, Any]], save: Any
-) -> None:
+def measure(tasks: list[str], seeds: int, budget: Budget, rows: list[dict[str, Any]], save: Any) -> None:
     """Run what is not in `rows` yet; un-tuned arms have no seed but 0."""
     tokenizer = tokenizer_of(locate(SOURCE))
     done = {(old["task"], old["arm"], old["seed"]) for old in rows}
