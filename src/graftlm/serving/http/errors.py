@@ -44,7 +44,9 @@ def add_error_handlers(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         message = str(error.detail)
         if error.status_code in (404, 405):
-            message = f"There is no {request.method} {request.url.path} here; see the README for what is served."
+            message = f"There is no {request.method} {request.url.path} here; there are /v1/completions and /v1/models."
+        elif error.status_code == 400:
+            message = "The body cannot be read; send a JSON object in UTF-8."
         return error_response(RequestError(message, status=error.status_code))
 
     @app.exception_handler(GraftError)
