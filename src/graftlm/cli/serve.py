@@ -88,7 +88,7 @@ def _named(pairs: list[str]) -> dict[str, Path]:
 def _check_installed() -> None:
     missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"graftlm serve needs {' and '.join(missing)}; install with: pip install 'graftlm[serve]'")
+        raise ConfigError(f"graftlm serve needs {' and '.join(missing)}; install it with: pip install 'graftlm[serve]'")
 
 
 def _keys(path: Path) -> list[str]:

@@ -36,7 +36,8 @@ class KeyCheck:
 
     def _allows(self, headers: Headers) -> bool:
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        given = key.strip().encode() if scheme.lower() == "bearer" else b""
+        # Headers are read as Latin-1, which gives back the bytes that were sent.
+        given = key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
         # All are compared, and each in constant time, so that timing tells nothing about them.
         matches = [secrets.compare_digest(given, known) for known in self._keys]
         return not self._keys or any(matches)
