@@ -45,7 +45,8 @@ def test_wrong_choices(graftlm: Command, graft_folder: Path, encoder: Path, tmp_
     refused(graftlm(*serve, "--task-encoder", f"x y={encoder}"), "'x y' cannot be a task encoder's name")
     refused(graftlm(*serve, "--task-encoder", f"{graft_folder.name}={encoder}"), "the name of the model itself")
     refused(graftlm("serve", tmp_path / "gone", "--port", 0), "gone")
-    refused(graftlm(*serve, "--host", "no.such.host.invalid"), "Cannot listen on no.such.host.invalid")
+    for host in ("no.such.host.invalid", "x" * 70 + ".org"):
+        refused(graftlm(*serve, "--host", host), f"Cannot listen on {host}", "--host")
 
 
 def test_an_encoder_of_another_decoder(

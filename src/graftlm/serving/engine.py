@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from graftlm.errors import ServingError
 from graftlm.model.modeling import GraftForConditionalGeneration
-from graftlm.serving import sequence as decoding
 from graftlm.serving.encoder_bank import EncoderBank, Served
 from graftlm.serving.intake import Intake
 from graftlm.serving.request import Completion, Request
 from graftlm.serving.runner import Runner
 from graftlm.serving.scheduler import Scheduler
+from graftlm.serving.sequence import Sequence
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Engine:
         self._bank.remove(name)
 
     def submit(
-        self, requests: Sequence[Request], on_text: Callable[[int, str], None] | None = None
+        self, requests: Iterable[Request], on_text: Callable[[int, str], None] | None = None
     ) -> list[Future[Completion]]:
         """Accept all requests, or none; each future gives its completion, and cancelling it frees its place.
 
@@ -115,7 +115,7 @@ class Engine:
         self._scheduler.put(sequences)
         return [sequence.future for sequence in sequences]
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Iterable[Request]) -> list[Completion]:
         """The completions of all requests, in their order. Raises: as `submit`."""
         return [future.result() for future in self.submit(requests)]
 
@@ -125,7 +125,7 @@ class Engine:
         self._thread.join()
 
     def _work(self) -> None:
-        batch: list[decoding.Sequence] = []
+        batch: list[Sequence] = []
         try:
             while batch := self._scheduler.next_batch():
                 self._decode(batch)
@@ -136,7 +136,7 @@ class Engine:
                 _fail(batch, ServingError("The engine has stopped; restart the server."))
                 batch = self._scheduler.next_batch()
 
-    def _decode(self, batch: list[decoding.Sequence]) -> None:
+    def _decode(self, batch: list[Sequence]) -> None:
         try:
             self._runner.run(batch)
         except Exception as error:
@@ -144,7 +144,7 @@ class Engine:
             _fail(batch, ServingError(f"Decoding failed ({type(error).__name__}); the server's log says why."))
 
 
-def _fail(batch: list[decoding.Sequence], error: Exception) -> None:
+def _fail(batch: list[Sequence], error: Exception) -> None:
     for sequence in batch:
         sequence.fail(error)
 
