@@ -43,11 +43,13 @@ def serve(
     _check_installed()
     keys = [] if api_key_file is None else _keys(api_key_file)
     with _listen(host, port) as listener:
-        graft, tokenizer, _ = load(model)
-        import graftlm.hf  # noqa: F401 - gives the model add_task_encoder
-        from graftlm.serving.engine import Engine
+        from graftlm import Engine
+        from graftlm.adaptation.task_encoder import read_manifest
         from graftlm.serving.http.app import create_app
 
+        for folder in folders.values():
+            read_manifest(folder)
+        graft, tokenizer, _ = load(model)
         name = Path(model).resolve().name
         with Engine(
             graft, tokenizer, task_encoders=folders, name=name, max_batch=max_batch, max_waiting=max_waiting
@@ -109,12 +111,12 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"Port {port} of {host} is in use; choose another --port, or 0 for a free one."
-            ) from error
-        raise ConfigError(
-            f"Cannot listen on {host}, port {port} ({error.strerror or error}); choose another --host or --port."
-        ) from error
+            problem = f"Port {port} of {host} is in use; choose another --port, or 0 for a free one."
+        else:
+            problem = f"Cannot listen on {host}, port {port} ({error.strerror}); choose another --host or --port."
+        raise ConfigError(problem) from error
+    except UnicodeError as error:
+        raise ConfigError(f"Cannot listen on {host}, which is no name of a host; choose another --host.") from error
 
 
 def _address(listener: socket.socket) -> str:
