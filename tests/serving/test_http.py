@@ -249,6 +249,18 @@ def test_a_failing_batch(
     assert client.post(PATH, json=FOX).status_code == 200
 
 
+def test_a_stream_that_fails_for_no_known_reason(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> str:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("graftlm.serving.intake.plain_text", broken)
+    [only] = events(client.post(PATH, json=FOX | {"stream": True}))
+    assert "its log says why" in only["error"]["message"]
+    assert "secret" in caplog.text
+
+
 def test_an_error_that_is_not_for_clients(client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret")

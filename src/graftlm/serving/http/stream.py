@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from graftlm.errors import GraftError
 from graftlm.serving.engine import Engine
 from graftlm.serving.http.errors import error_body
 from graftlm.serving.http.schema import CompletionBody, choice, usage
 from graftlm.serving.request import Completion
+
+log = logging.getLogger(__name__)
 
 DONE = "data: [DONE]\n\n"
 
@@ -55,7 +59,9 @@ class CompletionStream:
                 counted = usage([future.result() for future in self._futures], self._body.n or 1)
                 yield _event({**self._head, "choices": [], "usage": counted})
         except Exception as error:
-            # The status is sent already, so the error travels as an event.
+            # The status is sent already, so the error travels as an event, and nobody else would log it.
+            if not isinstance(error, GraftError):
+                log.exception("A stream failed.")
             yield _event(error_body(error))
         finally:
             for future in self._futures:
