@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from graftlm.model.causal_lm import CausalLM
     from graftlm.model.config import BridgeConfig, CausalLMConfig, GraftConfig, StackConfig
     from graftlm.model.modeling import GraftForConditionalGeneration
+    from graftlm.serving.engine import Engine
+    from graftlm.serving.request import Completion, Request
 
 _HOMES = {
     "adapt": "graftlm.adaptation.adapt",
@@ -32,14 +34,20 @@ _HOMES = {
     "GraftConfig": "graftlm.model.config",
     "StackConfig": "graftlm.model.config",
     "GraftForConditionalGeneration": "graftlm.model.modeling",
+    "Engine": "graftlm.serving.engine",
+    "Completion": "graftlm.serving.request",
+    "Request": "graftlm.serving.request",
 }
 
 __all__ = [
     "BridgeConfig",
     "CausalLM",
     "CausalLMConfig",
+    "Completion",
+    "Engine",
     "GraftConfig",
     "GraftForConditionalGeneration",
+    "Request",
     "StackConfig",
     "adapt",
     "adapt_to_folder",

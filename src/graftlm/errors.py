@@ -27,3 +27,17 @@ class RecordError(GraftError):
 
 class TrainingError(GraftError):
     """A training run that cannot go on, or that does not belong to the checkpoint it should go on from."""
+
+
+class ServingError(GraftError):
+    """A server that cannot be set up, or an engine that failed."""
+
+
+class RequestError(GraftError):
+    """A request that cannot be answered, with what HTTP says about it: status, the field at fault, and a code."""
+
+    def __init__(self, message: str, *, status: int = 400, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from graftlm import __version__
-from graftlm.cli import adapt, demo, evaluate, generate, train, tune
+from graftlm.cli import adapt, demo, evaluate, generate, serve, train, tune
 from graftlm.errors import GraftError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.command("tune")(tune.tune)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
+app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 
 

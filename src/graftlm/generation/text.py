@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 
@@ -60,6 +59,18 @@ def generate_texts(
     return targets
 
 
+def stop_ids(model: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end a target: the tokenizer's EOS, and what the model's config names beside it."""
+    stops = model.config.eos_token_id
+    return sorted({eos_of(tokenizer), *(stops if isinstance(stops, list) else [] if stops is None else [stops])})
+
+
+def plain_text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """Target ids as text, without special tokens."""
+    # Texts are compared and shown as the model wrote them: tokenizers' tidying of spaces would change them.
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
 def _generate(
     model: GraftForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
@@ -73,23 +84,20 @@ def _generate(
         generation_config=config,
         logits_processor=noise,
     )
-    # Texts are compared and shown as the model wrote them: tokenizers' tidying of spaces would change them.
-    decoded: Any = tokenizer.batch_decode(output, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return list(decoded)
+    return [plain_text(tokenizer, row) for row in output.tolist()]
 
 
 def _settings(
     model: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, num_beams: int
 ) -> GenerationConfig:
     eos = eos_of(tokenizer)
-    stops = model.config.eos_token_id
     # Finished rows are filled with padding, which must vanish in the text: EOS does where there is no padding token.
     padding = eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         num_beams=num_beams,
         do_sample=False,
-        eos_token_id=sorted({eos, *(stops if isinstance(stops, list) else [] if stops is None else [stops])}),
+        eos_token_id=stop_ids(model, tokenizer),
         pad_token_id=padding,
         # Penalties that a donor's own settings may bring would make scores incomparable.
         repetition_penalty=1.0,

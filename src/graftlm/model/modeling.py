@@ -69,6 +69,11 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         return bool(self.config.decoder_start == "last_source_token")
 
     @property
+    def own_task_encoder(self) -> TaskEncoder:
+        """The model's own encoder, bridge and adapters."""
+        return TaskEncoder(self.encoder, self.bridge, self.encoder_adapter, self.decoder_adapter)
+
+    @property
     def source_embedding(self) -> nn.Module:
         """The table that the encoder reads: its own, or the decoder's."""
         return self.decoder.embedding if self.config.share_embeddings else self.encoder.embedding
@@ -191,8 +196,7 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if task_encoder is None:
-            own = TaskEncoder(self.encoder, self.bridge, self.encoder_adapter, self.decoder_adapter)
-            return own(self.decoder.embedding, input_ids, mask, output_hidden_states)
+            return self.own_task_encoder(self.decoder.embedding, input_ids, mask, output_hidden_states)
         if output_hidden_states:
             raise ConfigError("output_hidden_states is not available for attached task encoders; they may differ.")
         names = [task_encoder] * len(input_ids) if isinstance(task_encoder, str) else task_encoder

@@ -1,0 +1,1 @@
+"""One decoder, many task encoders, and requests of all of them decoded together."""
