@@ -6,7 +6,7 @@ import sys
 import typer
 
 from graftlm import __version__
-from graftlm.cli import adapt, demo, evaluate, generate, tune
+from graftlm.cli import adapt, demo, evaluate, generate, report, tune
 from graftlm.errors import GraftError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command("adapt")(adapt.adapt)
 app.command("tune")(tune.tune)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
+app.command("report")(report.report)
 app.command("demo")(demo.demo)
 
 
