@@ -27,6 +27,5 @@ def report(
     check_matplotlib()
     page = run_report(read_records(runs)).html()
     with atomic_file(out) as temporary:
-        # A file name that is not UTF-8 can be in the page.
-        temporary.write_bytes(page.encode("utf-8", "replace"))
+        temporary.write_text(page, encoding="utf-8")
     typer.echo(f"Report: {out}", err=True)

@@ -29,7 +29,7 @@ class SampleRow:
 
 def learning_curves(curves: Mapping[str, Curve], title: str = "Learning curves") -> Html:
     """Losses over updates, all runs in one figure, and the same as a table."""
-    ends = [f"{name} ends at {curve.training[-1][1]:.2f}" for name, curve in curves.items() if curve.training]
+    ends = [f"{name} ends at {curve.training[-1][1]:.2f}" for name, curve in curves.items()]
     description = f"Training loss (lines) and validation loss (dashed, with marks) over updates: {'; '.join(ends)}."
     caption = "Loss in nats per target token: training as a line, validation dashed with marks."
     figure = inline(figures.learning_curves(curves), title, description)
@@ -85,7 +85,7 @@ def _losses(curves: Mapping[str, Curve]) -> Html:
         columns += [f"{name}, training", f"{name}, validation"]
         cells += [dict(curve.training), dict(curve.validation)]
     steps = sorted(set().union(*cells))
-    every = -(-len(steps) // SHOWN_STEPS)
+    every = max(1, -(-len(steps) // SHOWN_STEPS))
     rows = [
         [f"{step:,}", *(f"{column[step]:.3f}" if step in column else "–" for column in cells)]
         for step in steps[every - 1 :: every]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, FiniteFloat, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from graftlm.errors import RecordError
 
@@ -43,7 +44,7 @@ class Evaluation(BaseModel):
     model: str
     encoder: str | None = None
     data_sha256: str = ""
-    metrics: dict[str, Interval]
+    metrics: dict[str, Interval] = Field(min_length=1)
     samples: list[Sample]
 
 
@@ -93,7 +94,7 @@ class Training(BaseModel):
     mixture: dict[str, Share]
     parameters: Parameters
     freeze_plan: list[Group]
-    losses: list[tuple[int, FiniteFloat]]
+    losses: list[tuple[int, FiniteFloat]] = Field(min_length=1)
     validation: list[Validation] = []
     best: Validation | None = None
     seconds: FiniteFloat
@@ -165,7 +166,8 @@ Record = TypeVar("Record")
 def _named(records: Mapping[Path, Record]) -> dict[str, Record]:
     names = [path.stem if path.suffix == ".json" else path.resolve().name for path in records]
     return {
-        name if names.count(name) == 1 else str(path): record
+        # A file's name need not be UTF-8.
+        os.fsencode(name if names.count(name) == 1 else path).decode("utf-8", "replace"): record
         for name, (path, record) in zip(names, records.items(), strict=True)
     }
 
@@ -176,11 +178,13 @@ def _evaluation(path: Path, values: Any) -> Evaluation:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes())
+        json.dumps(values, ensure_ascii=False).encode()  # JSON can spell half of a surrogate pair, no page can hold it.
+        return values
     except OSError as error:
         raise RecordError(f"Cannot read {path} ({error.strerror}); {ADVICE}.") from error
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not valid JSON; {ADVICE}.") from error
+        raise RecordError(f"{path} is not valid JSON in UTF-8; {ADVICE}.") from error
 
 
 Model = TypeVar("Model", bound=BaseModel)

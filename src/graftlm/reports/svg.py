@@ -25,11 +25,13 @@ def inline(figure: Figure, title: str, description: str) -> Html:
     found = re.search(r'<svg[^>]*viewBox="([^"]+)"[^>]*>(.*)</svg>', file.getvalue(), flags=re.DOTALL)
     assert found, "matplotlib wrote no SVG"
     head = element("title", title) + element("desc", description)
-    return Html(f'<svg role="img" viewBox="{found[1]}">{head}{_plain(found[2])}</svg>')
+    lines = 'stroke-linejoin="round" stroke-linecap="butt"'
+    return Html(f'<svg role="img" viewBox="{found[1]}" {lines}>{head}{_plain(found[2])}</svg>')
 
 
 def _plain(content: str) -> str:
-    content = re.sub(r"<metadata>.*?</metadata>", "", content, flags=re.DOTALL)
+    # Inside a page, a figure's style sheet would be the whole page's.
+    content = re.sub(r"<(metadata|style)\b.*?</\1>", "", content, flags=re.DOTALL)
     content = content.replace("xlink:href", "href").replace(f"'{FONT}'", "system-ui, sans-serif")
     used = set(re.findall(r"#(\w+)", content))
     content = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", content)

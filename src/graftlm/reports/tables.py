@@ -74,4 +74,5 @@ def seconds_text(seconds: float) -> str:
 
 
 def _interval(metric: Interval) -> str:
-    return f"{metric.value:.2f} ({metric.low:.2f} to {metric.high:.2f})"
+    # On a narrow screen the line breaks before the interval, not within it.
+    return f"{metric.value:.2f} ({metric.low:.2f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{metric.high:.2f})"
