@@ -9,7 +9,7 @@ from graftlm.reports import figures
 from graftlm.reports.figures import Curve
 from graftlm.reports.page import Html, details, element, join
 from graftlm.reports.records import Interval
-from graftlm.reports.style import MARKERS, SERIES, series
+from graftlm.reports.style import MARKERS, RESOLVED, series
 from graftlm.reports.svg import inline
 from graftlm.reports.tables import bytes_text, memory_table, metric_table, table
 
@@ -48,7 +48,7 @@ def memory(cases: Mapping[str, int], title: str = "Memory") -> Html:
     """Bytes of several ways to have the same tasks, as bars and as a table."""
     sizes = "; ".join(f"{name}: {bytes_text(size)}" for name, size in cases.items())
     figure = inline(figures.memory_bars(cases), title, f"Bars of bytes. {sizes}.")
-    return join([_figure(figure, title), memory_table(title, cases)])
+    return join([_figure(figure), memory_table(title, cases)])
 
 
 def samples(rows: Sequence[SampleRow]) -> Html:
@@ -66,16 +66,15 @@ def _sample(row: SampleRow) -> Html:
     return element("div", element("dl", *terms), class_="sample")
 
 
-def _figure(figure: Html, caption: str, legend: Sequence[str] = ()) -> Html:
+def _figure(figure: Html, caption: str = "", legend: Sequence[str] = ()) -> Html:
     entries = [element("li", _key(number), f" {name}") for number, name in enumerate(legend)]
     key = element("ul", *entries, class_="legend") if entries else Html()
-    return element("figure", figure, key, element("figcaption", caption))
+    return element("figure", figure, key, element("figcaption", caption) if caption else Html())
 
 
 def _key(number: int) -> Html:
-    _, marker = series(number)
-    colour = f"color: var(--series-{number % len(SERIES) + 1})"
-    return element("span", MARKERS[marker], style=colour, aria_hidden="true")
+    colour, marker = series(number)
+    return element("span", MARKERS[marker], style=f"color: {RESOLVED[colour]}", aria_hidden="true")
 
 
 def _losses(curves: Mapping[str, Curve]) -> Html:

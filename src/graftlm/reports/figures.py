@@ -67,15 +67,17 @@ def memory_bars(cases: Mapping[str, int]) -> Figure:
     with style():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(WIDTH, 0.3 + 0.6 * len(cases)))
+        figure = Figure(figsize=(WIDTH, 0.1 + 0.6 * len(cases)))
         axes = figure.add_subplot()
-        axes.barh(range(len(cases)), list(cases.values()), height=0.4, color=series(0)[0])
+        axes.barh(range(len(cases)), [float(size) for size in cases.values()], height=0.4, color=series(0)[0])
         for place, (name, size) in enumerate(cases.items()):
             axes.annotate(name, (0, place), (0, 11), textcoords="offset points", color=INK, va="bottom")
-            axes.annotate(bytes_text(size), (size, place), (5, 0), textcoords="offset points", color=INK, va="center")
+            axes.annotate(
+                bytes_text(size), (float(size), place), (5, 0), textcoords="offset points", color=INK, va="center"
+            )
         # Room for the longest bar's label.
         axes.set_xlim(0, 1.2 * max(cases.values()) or 1)
-        axes.set_ylim(len(cases) - 0.6, -0.9)
+        axes.set_ylim(len(cases) - 0.7, -0.7)
         axes.set_axis_off()
     return figure
 
@@ -85,5 +87,5 @@ def shortened(name: str) -> str:
     return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
-def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    return [step for step, _ in points], [loss for _, loss in points]
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[float], list[float]]:
+    return [float(step) for step, _ in points], [loss for _, loss in points]

@@ -73,5 +73,6 @@ def style(salt: str = "graftlm") -> Iterator[None]:
 
 
 def series(number: int) -> tuple[str, str]:
-    """Colour and marker of the series with that number, from 0 on."""
-    return SERIES[number % len(SERIES)], list(MARKERS)[number % len(MARKERS)]
+    """Colour and marker of the series with that number, from 0 on; the first 36 pairs differ."""
+    rounds = number // len(SERIES)
+    return SERIES[number % len(SERIES)], list(MARKERS)[(number + rounds) % len(MARKERS)]

@@ -13,6 +13,7 @@ from graftlm.errors import GraftError
 from graftlm.reports import figures
 from graftlm.reports.figures import Curve
 from graftlm.reports.records import Interval
+from graftlm.reports.style import series
 from graftlm.reports.svg import inline
 
 CURVES = {"one": Curve([(10, 3.5), (20, 2.25)], [(20, 2.5)]), "two": Curve([(10, 4.0)])}
@@ -61,6 +62,10 @@ def test_svg_is_well_formed_described_and_the_same_every_time(draw) -> None:
     assert (root.get("role"), root[0].text, root[1].text) == ("img", "A <title>", "Describes & tells.")
     assert not {"metadata", "style", "script", "image"} & {child.tag for child in root.iter()}
     assert "http" not in svg
+
+
+def test_many_runs_differ_in_colour_or_mark() -> None:
+    assert len({series(number) for number in range(36)}) == 36
 
 
 def test_colours_are_left_to_the_page() -> None:
