@@ -11,7 +11,10 @@ from graftlm.errors import ConfigError
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Folders that graftlm tune wrote, and records of graftlm eval or folders of them."),
+        typer.Argument(
+            help="Folders that graftlm tune wrote, and records of graftlm eval or folders of them.",
+            metavar="RUN_DIR",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="HTML file for the report.")],
 ) -> None:

@@ -132,7 +132,7 @@ def read_records(paths: Sequence[Path]) -> Records:
     """
     found: list[tuple[Path, Run | Evaluation]] = []
     for path in paths:
-        here = [(path, _evaluation(path, _json(path)))] if not path.is_dir() else _folder(path)
+        here = [(path, _validated(Evaluation, _json(path), path))] if not path.is_dir() else _folder(path)
         if not here:
             raise RecordError(f"{path} holds no record of a run or an evaluation; {ADVICE}.")
         found += here
@@ -156,7 +156,7 @@ def _folder(folder: Path) -> list[tuple[Path, Run | Evaluation]]:
         elif path.name == RUN:
             found.append((folder, Run(_validated(Training, values, path), stored)))
         elif isinstance(values, dict) and {"task", "metrics", "samples"} <= values.keys():
-            found.append((path, _evaluation(path, values)))
+            found.append((path, _validated(Evaluation, values, path)))
     return found
 
 
@@ -172,19 +172,13 @@ def _named(records: Mapping[Path, Record]) -> dict[str, Record]:
     }
 
 
-def _evaluation(path: Path, values: Any) -> Evaluation:
-    return _validated(Evaluation, values, path)
-
-
 def _json(path: Path) -> Any:
     try:
-        values = json.loads(path.read_bytes())
-        json.dumps(values, ensure_ascii=False).encode()  # JSON can spell half of a surrogate pair, no page can hold it.
-        return values
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise RecordError(f"Cannot read {path} ({error.strerror}); {ADVICE}.") from error
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not valid JSON in UTF-8; {ADVICE}.") from error
+        raise RecordError(f"{path} is not valid JSON; {ADVICE}.") from error
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -192,9 +186,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def _validated(model: type[Model], values: Any, path: Path) -> Model:
     try:
+        if not isinstance(values, dict):
+            raise RecordError(f"{path} is no record (it holds no JSON object); {ADVICE}.")
+        # JSON can spell half of a surrogate pair, which no page can hold.
+        json.dumps(values, ensure_ascii=False).encode()
         return model.model_validate(values)
+    except UnicodeEncodeError as error:
+        raise RecordError(f"{path} holds half of a surrogate pair; repair the text.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        problem = f"no field {where!r}" if first["type"] == "missing" else f"{where or 'it'}: {first['msg']}"
+        problem = f"no field {where!r}" if first["type"] == "missing" else f"{where}: {first['msg']}"
         raise RecordError(f"{path} is no record that a report can be made of ({problem}); {ADVICE}.") from error
