@@ -52,6 +52,12 @@ class Settings(BaseModel):
     """How a run trained."""
 
     freeze: str
+    lora: int | None = None
+    """Rank of the encoder's LoRA, if it has one."""
+    decoder_adapter: str | None = None
+    adapter_rank: int | None = None
+    baseline: str | None = None
+    """What was trained in place of a task encoder, for comparison."""
     steps: int
     batch_size: int
     learning_rate: FiniteFloat

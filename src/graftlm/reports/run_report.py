@@ -8,7 +8,7 @@ from graftlm.reports import blocks
 from graftlm.reports.blocks import SampleRow
 from graftlm.reports.figures import Curve
 from graftlm.reports.page import Html, Page, Section, element
-from graftlm.reports.records import Evaluation, Records, Run, Training
+from graftlm.reports.records import Evaluation, Records, Run, Settings, Training
 from graftlm.reports.tables import bytes_text, seconds_text, table
 
 SAMPLES = 5
@@ -50,6 +50,8 @@ def _describe(run: Run) -> dict[str, str]:
     best = training.best
     return {
         "tasks": ", ".join(f"{name} ({share.examples:,} examples{_rate(share.rate)})" for name, share in tasks),
+        "baseline": settings.baseline or "–",
+        "adapters": _adapters(settings),
         "freeze plan": settings.freeze,
         "trains": _names(group.group for group in training.freeze_plan if group.trains),
         "frozen": _names(group.group for group in training.freeze_plan if not group.trains),
@@ -64,6 +66,13 @@ def _describe(run: Run) -> dict[str, str]:
         "time": seconds_text(training.seconds),
         "device": training.device,
     }
+
+
+def _adapters(settings: Settings) -> str:
+    rank = "" if settings.adapter_rank is None else f" of rank {settings.adapter_rank}"
+    found = [f"encoder: LoRA of rank {settings.lora}"] if settings.lora is not None else []
+    found += [f"decoder: {settings.decoder_adapter}{rank}"] if settings.decoder_adapter is not None else []
+    return "; ".join(found) or "none"
 
 
 def _results(title: str, arms: Mapping[str, Evaluation]) -> Html:

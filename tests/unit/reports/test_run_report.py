@@ -1,16 +1,14 @@
 """The report of runs and evaluations: every figure of the records is on the page, once as text."""
 
 import re
-from collections.abc import Callable
-from typing import Any
+
+from report_records import evaluation, run
 
 from graftlm.reports import blocks
 from graftlm.reports.blocks import SampleRow
 from graftlm.reports.figures import Curve
 from graftlm.reports.records import Evaluation, Records, Run, Training
 from graftlm.reports.run_report import run_report
-
-Make = Callable[..., dict[str, Any]]
 
 
 def report(runs: dict[str, dict], evaluations: dict[str, dict]) -> str:
@@ -23,7 +21,7 @@ def text_of(page: str) -> str:
     return re.sub(r"<[^>]+>", "|", page).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_what_was_trained(run: Make) -> None:
+def test_what_was_trained() -> None:
     mixture = {"toy": {"examples": 1200, "rate": 0.75}, "other": {"examples": 9, "rate": 0.25}}
     text = text_of(report({"enc": run(mixture=mixture), "half": run(interrupted_at=11, best=None)}, {}))
     for part in (
@@ -34,7 +32,18 @@ def test_what_was_trained(run: Make) -> None:
         assert part in text, part
 
 
-def test_parts_without_records_are_left_out(run: Make, evaluation: Make) -> None:
+def test_adapters_are_told() -> None:
+    settings = run()["settings"] | {"lora": 8, "decoder_adapter": "lora", "adapter_rank": 4}
+    text = text_of(report({"plain": run(), "adapted": run(settings=settings)}, {}))
+    assert "|adapters||none||encoder: LoRA of rank 8; decoder: lora of rank 4|" in text
+    text = text_of(
+        report({"arm": run(settings=run()["settings"] | {"decoder_adapter": "ia3", "baseline": "causal"})}, {})
+    )
+    assert "|decoder: ia3|" in text
+    assert "|causal-lora|" in text
+
+
+def test_parts_without_records_are_left_out() -> None:
     def titles(page: str) -> list[str]:
         return re.findall(r"<h2>(.*?)</h2>", page)
 
@@ -42,7 +51,7 @@ def test_parts_without_records_are_left_out(run: Make, evaluation: Make) -> None
     assert titles(report({}, {"scores": evaluation()})) == ["Results", "Samples"]
 
 
-def test_every_figure_has_a_title_a_description_and_its_data_as_a_table(run: Make, evaluation: Make) -> None:
+def test_every_figure_has_a_title_a_description_and_its_data_as_a_table() -> None:
     page = report({"enc": run()}, {"scores": evaluation()})
     assert page.count("<svg ") == page.count("<desc>") == 2
     text = text_of(page)
@@ -50,7 +59,7 @@ def test_every_figure_has_a_title_a_description_and_its_data_as_a_table(run: Mak
         assert part in text
 
 
-def test_evaluations_of_the_same_examples_are_arms_of_one_table(evaluation: Make) -> None:
+def test_evaluations_of_the_same_examples_are_arms_of_one_table() -> None:
     other = {"loss": {"value": 9.0, "low": 8.0, "high": 9.5}}
     sample = {"source": "name[The Mill]", "prediction": "", "references": ["It is The Mill."]}
     page = report(
@@ -68,7 +77,7 @@ def test_evaluations_of_the_same_examples_are_arms_of_one_table(evaluation: Make
     assert re.search(r"tuned\|+The Mill\.\|+raw\|+\(nothing\)", text)
 
 
-def test_what_models_write_is_escaped(run: Make, evaluation: Make) -> None:
+def test_what_models_write_is_escaped() -> None:
     attack = "</dd><script>x</script><img src=x onerror=y>"
     sample = {"source": attack, "prediction": attack, "references": [attack]}
     page = report({attack: run(device=attack)}, {attack: evaluation(task=attack, samples=[sample])})
@@ -77,7 +86,7 @@ def test_what_models_write_is_escaped(run: Make, evaluation: Make) -> None:
     assert "&lt;script&gt;" in page
 
 
-def test_a_choice_is_shown_where_nothing_was_written(evaluation: Make) -> None:
+def test_a_choice_is_shown_where_nothing_was_written() -> None:
     page = report({}, {"scores": evaluation(samples=[{"source": "s", "choice": "yes", "references": ["no"]}])})
     assert "<dd>yes</dd>" in page
 

@@ -1,10 +1,7 @@
 """Records as tuning and evaluation write them, small."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
-
-import pytest
 
 RUN = {
     "settings": {"freeze": "decoder", "steps": 20, "batch_size": 4, "learning_rate": 0.003, "seed": 7},
@@ -36,16 +33,12 @@ EVALUATION = {
     "rows": [],
 }
 
-Make = Callable[..., dict[str, Any]]
+
+def run(**changed: Any) -> dict[str, Any]:
+    """A training record."""
+    return deepcopy(RUN) | changed
 
 
-@pytest.fixture
-def run() -> Make:
-    """`run(**changed)` -> a training record."""
-    return lambda **changed: deepcopy(RUN) | changed
-
-
-@pytest.fixture
-def evaluation() -> Make:
-    """`evaluation(**changed)` -> an evaluation record."""
-    return lambda **changed: deepcopy(EVALUATION) | changed
+def evaluation(**changed: Any) -> dict[str, Any]:
+    """An evaluation record."""
+    return deepcopy(EVALUATION) | changed
