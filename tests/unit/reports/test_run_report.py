@@ -36,9 +36,8 @@ def test_adapters_are_told() -> None:
     settings = run()["settings"] | {"lora": 8, "decoder_adapter": "lora", "adapter_rank": 4}
     text = text_of(report({"plain": run(), "adapted": run(settings=settings)}, {}))
     assert "|adapters||none||encoder: LoRA of rank 8; decoder: lora of rank 4|" in text
-    text = text_of(
-        report({"arm": run(settings=run()["settings"] | {"decoder_adapter": "ia3", "baseline": "causal"})}, {})
-    )
+    settings = run()["settings"] | {"decoder_adapter": "ia3", "baseline": "causal-lora"}
+    text = text_of(report({"arm": run(settings=settings)}, {}))
     assert "|decoder: ia3|" in text
     assert "|causal-lora|" in text
 
