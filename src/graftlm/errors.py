@@ -22,7 +22,7 @@ class TaskError(GraftError):
 
 
 class RecordError(GraftError):
-    """Records of evaluations that cannot be read or compared."""
+    """Records of runs and evaluations that cannot be read or compared."""
 
 
 class TrainingError(GraftError):

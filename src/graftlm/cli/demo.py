@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from graftlm.cli.common import progress_console
+from graftlm.cli.serve import check_installed
 from graftlm.errors import ConfigError
 
 REPORT = Path("graftlm-demo.html")
@@ -39,7 +40,7 @@ def demo(
     if quick and full:
         raise ConfigError("--quick and --full contradict each other; leave one out.")
     check_matplotlib()
-    check_server()
+    check_installed()
     if out is None:
         check_new_file(REPORT)
     logging.disable_progress_bar()

@@ -40,7 +40,7 @@ def serve(
 ) -> None:
     """Answer requests for many tasks with one decoder, in the manner of the OpenAI API."""
     folders = _named(task_encoder or [])
-    _check_installed()
+    check_installed()
     keys = [] if api_key_file is None else _keys(api_key_file)
     with _listen(host, port) as listener:
         from graftlm import Engine
@@ -87,10 +87,11 @@ def _named(pairs: list[str]) -> dict[str, Path]:
     return named
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Raises: ConfigError that says what to install, without the packages of the server."""
     missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"graftlm serve needs {' and '.join(missing)}; install it with: pip install 'graftlm[serve]'")
+        raise ConfigError(f"The server needs {' and '.join(missing)}; install it with: pip install 'graftlm[serve]'")
 
 
 def _keys(path: Path) -> list[str]:

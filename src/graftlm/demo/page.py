@@ -28,8 +28,8 @@ def demo_page(record: Mapping[str, Any]) -> Page:
     sections.append(Section("Memory", [_memory(record)]))
     sections.append(Section("Both tasks from one decoder", [_served(record["served"])]))
     lead = (
-        f"A language model of {record['parameters']['model']:,} parameters, made into an encoder–decoder and taught two "
-        "tasks. Tiny, so that it runs offline in minutes: the figures say how the arms compare here, no more."
+        f"A language model of {record['parameters']['model']:,} parameters, made into an encoder–decoder and taught "
+        "two tasks. Tiny, so that it runs offline in minutes: the figures say how the arms compare here, no more."
     )
     return Page("graftlm demo", lead, sections)
 
@@ -40,8 +40,8 @@ def _check(check: Mapping[str, Any]) -> Html:
         f"Before any training, the encoder–decoder's logits differ from stock transformers' by at most "
         f"{check['logit_difference']:.1e} over {check['target_tokens']:,} target tokens, and it writes the same greedy "
         f"continuation for {check['same_greedy']} of {check['examples']} sources. After tuning, "
-        f"{check['same_decoder_tensors']} of {check['decoder_tensors']} decoder tensors equal the language model's, bit "
-        "for bit.",
+        f"{check['same_decoder_tensors']} of {check['decoder_tensors']} decoder tensors equal the language model's, "
+        "bit for bit.",
     )
 
 
@@ -98,7 +98,7 @@ def _memory(record: Mapping[str, Any]) -> Html:
         "2 fine-tuned LLMs": 2 * model,
         "2 encoder–decoders": 2 * (model + encoder),
     }
-    note = element("p", "Weights of two tasks held in bf16, by their numbers of parameters; a cache comes on top of each.")
+    note = element("p", "Weights held for two tasks, by numbers of parameters in bf16; caches come on top of each.")
     return element("div", note, blocks.memory({name: BF16 * size for name, size in cases.items()}))
 
 

@@ -27,11 +27,12 @@ def verdict(task: str, results: Mapping[str, Summary]) -> str:
     ]
     ranking = f"The lowest test loss is that of {best!r} ({others[best]:.2f})."
     if failed:
-        return f"On {task} the frozen decoder without an adapter does not do at this scale: {'; '.join(failed)}. {ranking}"
+        reasons = "; ".join(failed)
+        return f"On {task} the frozen decoder without an adapter does not do at this scale: {reasons}. {ranking}"
     return (
         f"On {task} the frozen decoder reads the tuned encoder: loss {frozen:.2f} against {untuned:.2f} un-tuned and "
-        f"{control:.2f} with shuffled sources, source gain {gain['value']:.2f} ({gain['low']:.2f} to {gain['high']:.2f}). "
-        f"{ranking}"
+        f"{control:.2f} with shuffled sources, source gain {gain['value']:.2f} "
+        f"({gain['low']:.2f} to {gain['high']:.2f}). {ranking}"
     )
 
 

@@ -1,0 +1,1 @@
+"""HTML pages made of run records; no model is loaded."""
