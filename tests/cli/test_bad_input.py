@@ -112,7 +112,7 @@ def test_mixtures_that_cannot_be_drawn(graftlm: Command, graft_folder: Path, tas
 def test_a_loss_that_is_not_finite(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(graft_folder, tmp_path / "graft"))
     weights = load_file(broken / "model.safetensors")
-    weights["encoder.layers.0.mlp.up_proj.weight"][0, 0] = float("nan")
+    weights["decoder.layers.0.mlp.up_proj.weight"][0, 0] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     before = files(tmp_path)
     refused(graftlm("tune", broken, "--task", task_file, "--out", tmp_path / "e"), "loss is nan", "learning rate")

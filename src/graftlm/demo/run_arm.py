@@ -33,7 +33,7 @@ VALIDATION = 48
 class Budget:
     """What every arm gets."""
 
-    steps: int = 100
+    steps: int = 150
     batch_size: int = 8
     limit: int | None = None
     """Only the first so many test examples."""
