@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from graftlm.errors import ConfigError
@@ -123,9 +124,14 @@ class Adapter(nn.Module):
         self.config = config
         self.layers = nn.ModuleList(nn.ModuleDict(_of_layer(config, layer)) for layer in layers)
 
-    def size(self) -> int:
-        """Number of parameters."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    @torch.no_grad()
+    def merge(self, layers: Iterable[nn.Module]) -> None:
+        """Add LoRA's products to the weights of the layers that it stands beside."""
+        for layer, deltas in zip(layers, self.layers, strict=True):
+            for name, delta in deltas.named_modules():
+                if isinstance(delta, LoRA):
+                    weight = cast(nn.Linear, layer.get_submodule(name)).weight
+                    weight += (delta.scale * delta.lora_B.weight.float() @ delta.lora_A.weight.float()).to(weight.dtype)
 
 
 class RowDelta(NamedTuple):

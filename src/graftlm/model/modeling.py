@@ -113,6 +113,18 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
                 setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
         self._set_share_layers(False)
 
+    def merge_encoder_adapter(self) -> None:
+        """Fold the encoder's LoRA into weights of its own, copied first where the decoder uses them too.
+
+        Raises: ConfigError where there is no LoRA, or the decoder has the same one.
+        """
+        adapter = self.encoder_adapter
+        if adapter is None or adapter.config.kind != "lora" or adapter is self.decoder_adapter:
+            raise ConfigError("Only a LoRA that the encoder has for itself can be merged into its weights.")
+        self.copy_layers()
+        adapter.merge(self.encoder.layers)
+        self.encoder_adapter = None
+
     def _set_share_layers(self, shared: bool) -> None:
         self.config.share_layers = shared
         # Saving reads the one, loading the other.

@@ -264,6 +264,20 @@ def test_where_layers_are_shared_only_the_adapter_is_stored_and_held(tmp_path: P
     assert encoder.layers[0].mlp.up_proj.weight is model.decoder.layers[0].mlp.up_proj.weight
 
 
+def test_merging_a_lora_copies_the_shared_layers_first() -> None:
+    model = tuned({"lora": 2}, **SHARED)
+    before = logits(model)
+    decoder = {name: p.clone() for name, p in model.decoder.named_parameters()}
+    model.merge_encoder_adapter()
+    assert model.encoder_adapter is None
+    assert gap(logits(model), before) < 1e-5
+    assert all(torch.equal(p, decoder[name]) for name, p in model.decoder.named_parameters())
+    with pytest.raises(ConfigError, match="can be merged"):
+        model.merge_encoder_adapter()
+    with pytest.raises(ConfigError, match="can be merged"):
+        tuned(TUNED["causal lora"], **SHARED).merge_encoder_adapter()
+
+
 def test_one_adapter_for_both_sides_is_stored_once(tmp_path: Path) -> None:
     write(tuned(TUNED["causal lora"], **SHARED), tmp_path / "e")
     assert not (tmp_path / "e" / "encoder_adapter").exists()
