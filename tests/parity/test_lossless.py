@@ -76,6 +76,7 @@ def test_a_changed_encoder_changes_what_stock_generate_continues(family: str, ti
     """The prefix is the encoder's: with another encoder, stock decoding follows the graft and leaves the LLM."""
     stock, folder = tiny_lm(family)
     model, b = adapt(folder), batch("left")
+    model.copy_layers()
     with torch.no_grad():
         for layer in model.encoder.layers:
             layer.mlp.up_proj.weight.mul_(-1.0)

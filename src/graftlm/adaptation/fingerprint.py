@@ -24,15 +24,24 @@ def fingerprint(model: GraftForConditionalGeneration) -> str:
     hash is the folder's; a decoder that was changed in memory is hashed as it is.
     """
     assert isinstance(model.config.decoder, StackConfig)
-    held = _decoder_tensors(model)
+    return _hash(model, model.config.decoder, PARTS)
+
+
+def encoder_hash(model: GraftForConditionalGeneration) -> str:
+    """Hash of the weights of the model's own encoder, in the same way: what a LoRA on them belongs to."""
+    return _hash(model, None, ("encoder.",))
+
+
+def _hash(model: GraftForConditionalGeneration, config: StackConfig | None, parts: tuple[str, ...]) -> str:
+    held = _stored_tensors(model, parts)
     folder = Path(model.name_or_path or "")
     if model.name_or_path and folder.is_dir():
         stored = TensorFolder(folder)
         if all(name in stored.infos for name in held) and all(
             torch.equal(stored.read(name).to(tensor.dtype), tensor.cpu()) for name, tensor in held.items()
         ):
-            return hash_tensors(model.config.decoder, ((name, stored.read(name)) for name in held))
-    return hash_tensors(model.config.decoder, held.items())
+            return hash_tensors(config, ((name, stored.read(name)) for name in held))
+    return hash_tensors(config, held.items())
 
 
 def model_hash(model: GraftForConditionalGeneration) -> str:
@@ -41,14 +50,15 @@ def model_hash(model: GraftForConditionalGeneration) -> str:
     return hash_tensors(model.config.decoder, model.state_dict().items())
 
 
-def hash_tensors(config: StackConfig, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+def hash_tensors(config: StackConfig | None, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     """sha256 over the config and the sorted lines (name, dtype, shape, sha256 of the bytes); one tensor at a time.
 
     Of the config only fields that differ from their default count, so that a new field with a neutral default leaves
     fingerprints as they are.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    settings = {name: value for name, value in config.to_dict().items() if value != defaults[name]}
+    defaults = {field.name: field.default for field in dataclasses.fields(StackConfig)}
+    values = {} if config is None else config.to_dict()
+    settings = {name: value for name, value in values.items() if value != defaults[name]}
     lines = sorted(
         f"{name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} {_sha256(tensor)}"
         for name, tensor in tensors
@@ -57,13 +67,9 @@ def hash_tensors(config: StackConfig, tensors: Iterable[tuple[str, torch.Tensor]
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _decoder_tensors(model: GraftForConditionalGeneration) -> dict[str, torch.Tensor]:
-    tied = model.config.tie_word_embeddings
-    return {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if name.startswith(PARTS) and not (tied and name == "lm_head.weight")
-    }
+def _stored_tensors(model: GraftForConditionalGeneration, parts: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    tied = model.all_tied_weights_keys
+    return {n: tensor for n, tensor in model.state_dict().items() if n.startswith(parts) and n not in tied}
 
 
 def _sha256(tensor: torch.Tensor) -> str:

@@ -23,6 +23,7 @@ class Recipe:
     positions: str
     decoder_start: str
     share_embeddings: bool
+    share_layers: bool
     balanced_only: bool
     """Encoder and decoder must come from one LLM."""
 
@@ -82,9 +83,10 @@ LOSSLESS = Recipe(
     positions="continued",
     decoder_start="last_source_token",
     share_embeddings=True,
+    share_layers=True,
     balanced_only=True,
 )
-"""The encoder–decoder computes the LLM's own logits and the decoder is the LLM, bit for bit."""
+"""The encoder–decoder computes the LLM's own logits; the decoder is the LLM, bit for bit, and is held only once."""
 
 T5GEMMA = Recipe(
     name="t5gemma",
@@ -97,6 +99,7 @@ T5GEMMA = Recipe(
     positions="restarted",
     decoder_start="bos",
     share_embeddings=False,
+    share_layers=False,
     balanced_only=False,
 )
 """Source: arXiv 2504.06225, section 3.1; transformers, models/t5gemma."""

@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 
-from graftlm.adaptation.fingerprint import fingerprint
+from graftlm.adaptation.adapter_files import Side, adapter_values, load_adapter, save_adapter
+from graftlm.adaptation.fingerprint import encoder_hash, fingerprint
+from graftlm.adaptation.model_card import CARD, model_card
 from graftlm.data.task import Task
 from graftlm.errors import CheckpointError, TaskError
 from graftlm.families.donor import read_json
 from graftlm.families.tensors import SINGLE, TensorFolder, save_tensors
 from graftlm.files import atomic_folder, write_json
+from graftlm.model.adapter import Adapter, AdapterConfig
+from graftlm.model.block import Layers
 from graftlm.model.bridge import Bridge
 from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
 from graftlm.model.encoder import Encoder
@@ -21,8 +25,8 @@ from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.task_encoder import TaskEncoder
 
 MANIFEST = "task_encoder.json"
-FORMAT = 2
-FIELDS = ("name", "decoder", "encoder", "bridge", "settings", "tasks")
+FORMAT = 3
+FIELDS = ("name", "decoder", "encoder", "encoder_weights", "bridge", "settings", "tasks")
 """What a manifest must hold, beside its format and the record of its run."""
 PARTS = ("encoder.", "bridge.")
 SETTINGS = ("encoder_attention", "share_embeddings")
@@ -38,26 +42,41 @@ def save_task_encoder(
     run: dict[str, Any],
     replace: bool = False,
 ) -> dict[str, Any]:
-    """Write encoder and bridge of `model` into the folder `out`, new unless it is to be replaced; returns the manifest.
+    """Write what `model` has of its own for a task into the folder `out`, new unless it is to be replaced.
 
-    `tasks` are the settings to decode with, of each task that it was tuned on; `run` the record of the training. The
-    decoder is not stored: the manifest holds its fingerprint.
+    That is its encoder and bridge, or only the adapters where the encoder is the graft's; never the decoder, of which
+    the manifest holds the fingerprint. `tasks` are the settings to decode with, of each task that it was tuned on;
+    `run` the record of the training. Returns the manifest.
     """
     config = model.config
+    weights = _weights(model)
+    one = model.encoder_adapter is not None and model.encoder_adapter is model.decoder_adapter
     manifest = {
         "format": FORMAT,
         "name": name,
         "decoder": {"fingerprint": fingerprint(model), "path": str(model.name_or_path)},
         "encoder": config.encoder.to_dict(),
+        "encoder_weights": weights,
+        "encoder_sha256": encoder_hash(model) if weights == "graft" else None,
+        "encoder_adapter": None if one else adapter_values(model.encoder_adapter),
+        "decoder_adapter": adapter_values(model.decoder_adapter),
+        "one_adapter": one,
         "bridge": config.bridge.to_dict(),
         "settings": {field: getattr(config, field) for field in SETTINGS},
         "tasks": list(tasks),
         "run": run,
     }
-    tensors = {key: value for key, value in model.state_dict().items() if key.startswith(PARTS)}
+    parts = PARTS if weights == "stored" else PARTS[1:]
+    tensors = {key: value for key, value in model.state_dict().items() if key.startswith(parts)}
     with atomic_folder(out, replace=replace) as folder:
-        save_tensors(tensors, folder / SINGLE)
+        if tensors:
+            save_tensors(tensors, folder / SINGLE)
+        if model.encoder_adapter is not None and not one:
+            save_adapter(model.encoder_adapter, folder, "encoder", str(model.name_or_path))
+        if model.decoder_adapter is not None:
+            save_adapter(model.decoder_adapter, folder, "decoder", str(model.name_or_path))
         write_json(folder / MANIFEST, manifest)
+        (folder / CARD).write_text(model_card(manifest), encoding="utf-8")
     return manifest
 
 
@@ -95,10 +114,9 @@ def load_task_encoder(model: GraftForConditionalGeneration, folder: str | Path) 
     Raises: CheckpointError when it was tuned on another decoder, or its files are damaged; the model is then unchanged.
     """
     manifest, config, parts = _read(model, folder)
-    model.encoder, model.bridge = parts.encoder, parts.bridge
-    model.config.encoder, model.config.bridge = config.encoder, config.bridge
-    for field in SETTINGS:
+    for field in (*SETTINGS, "encoder", "bridge", "share_layers"):
         setattr(model.config, field, getattr(config, field))
+    model.use_task_encoder(parts)
     return manifest
 
 
@@ -115,7 +133,15 @@ def add_task_encoder(
     return manifest
 
 
+def _weights(model: GraftForConditionalGeneration) -> str:
+    """Where the encoder's weights are: `stored` with it, or those of the `decoder`, or of the `graft`'s own encoder."""
+    if model.config.share_layers:
+        return "decoder"
+    return "stored" if model.encoder_adapter is None else "graft"
+
+
 def _read(model: GraftForConditionalGeneration, folder: str | Path) -> tuple[dict[str, Any], GraftConfig, TaskEncoder]:
+    folder = Path(folder)
     manifest = read_manifest(folder)
     found, wanted = fingerprint(model), manifest["decoder"]["fingerprint"]
     if found != wanted:
@@ -123,13 +149,28 @@ def _read(model: GraftForConditionalGeneration, folder: str | Path) -> tuple[dic
             f"{folder} was tuned on another decoder (fingerprint {wanted[:12]}, this model has {found[:12]}); "
             f"load it on {manifest['decoder']['path'] or 'the model that it was tuned on'}, in the dtype of its folder."
         )
+    if manifest["encoder_weights"] == "graft" and encoder_hash(model) != manifest["encoder_sha256"]:
+        raise CheckpointError(
+            f"{folder} adapts the graft's own encoder, which this model does not hold; load the graft anew and add "
+            "the task encoder to it."
+        )
     values = model.config.to_dict() | manifest["settings"]
     values |= {"encoder": manifest["encoder"], "bridge": manifest["bridge"]}
+    values["share_layers"] = manifest["encoder_weights"] == "decoder"
     config = GraftConfig.from_dict(values)
-    return manifest, config, _parts(model, config, TensorFolder(folder))
+    encoder, bridge = _parts(model, config, manifest["encoder_weights"], folder)
+    beside = _adapter(manifest["decoder_adapter"], model.decoder.layers, folder, "decoder")
+    own = _adapter(manifest["encoder_adapter"], encoder.layers, folder, "encoder")
+    return manifest, config, TaskEncoder(encoder, bridge, beside if manifest["one_adapter"] else own, beside)
 
 
-def _parts(model: GraftForConditionalGeneration, config: GraftConfig, tensors: TensorFolder) -> TaskEncoder:
+def _adapter(values: dict[str, Any] | None, layers: Layers, folder: Path, side: Side) -> Adapter | None:
+    return None if values is None else load_adapter(AdapterConfig(**values), layers, folder, side)
+
+
+def _parts(
+    model: GraftForConditionalGeneration, config: GraftConfig, weights: str, folder: Path
+) -> tuple[Encoder, Bridge]:
     assert isinstance(config.encoder, StackConfig)
     assert isinstance(config.bridge, BridgeConfig)
     causal = config.encoder_attention == "causal"
@@ -137,9 +178,22 @@ def _parts(model: GraftForConditionalGeneration, config: GraftConfig, tensors: T
         encoder = Encoder(config.encoder, causal=causal, own_embedding=not config.share_embeddings)
         bridge = Bridge(config.bridge)
     parts = torch.nn.ModuleDict({"encoder": encoder, "bridge": bridge})
-    expected = {name: tuple(tensor.shape) for name, tensor in parts.state_dict().items()}
-    tensors.check(expected)
-    state = {name: tensors.read(name).to(model.device, model.dtype) for name in expected}
-    parts.load_state_dict(state, assign=True)
+    used = {} if weights == "stored" else _held(model, encoder, weights)
+    expected = {n: tuple(tensor.shape) for n, tensor in parts.state_dict().items() if n not in used}
+    if expected:
+        tensors = TensorFolder(folder)
+        tensors.check(expected)
+        state = {name: tensors.read(name).to(model.device, model.dtype) for name in expected}
+        parts.load_state_dict(state, strict=False, assign=True)
+    for name, parameter in used.items():
+        owner, _, last = name.rpartition(".")
+        setattr(parts.get_submodule(owner), last, parameter)
     parts.train(model.training)
-    return TaskEncoder(encoder, bridge)
+    return encoder, bridge
+
+
+def _held(model: GraftForConditionalGeneration, encoder: Encoder, weights: str) -> dict[str, torch.nn.Parameter]:
+    """The weights that the encoder takes from the model, as the very parameters that the model holds."""
+    side = model.decoder if weights == "decoder" else model.encoder
+    held = dict(side.named_parameters())
+    return {f"encoder.{name}": held[name] for name, _ in encoder.named_parameters()}

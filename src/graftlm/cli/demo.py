@@ -38,7 +38,8 @@ def demo(
     from graftlm.data.collate import encode
     from graftlm.data.task import load_task
     from graftlm.files import write_json
-    from graftlm.training.tune import TuneSettings, tune
+    from graftlm.training.settings import TuneSettings
+    from graftlm.training.tune import tune
 
     task = load_task(TASK)
     with _folder(out) as folder:

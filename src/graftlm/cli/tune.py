@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
-from graftlm.cli.common import MODEL_HELP, TASK_HELP, load, progress_console
+from graftlm.cli import tune_options as options
+from graftlm.cli.common import load, progress_console
 from graftlm.errors import ConfigError, GraftError, TaskError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from graftlm.data.collate import Example
+    from graftlm.data.mixture import Mixture
     from graftlm.data.task import Task
     from graftlm.model.modeling import GraftForConditionalGeneration
     from graftlm.training.checkpoint import RunFolder
@@ -25,6 +27,9 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 WRITTEN = (
     "task_encoder.json",
+    "encoder_adapter",
+    "decoder_adapter",
+    "README.md",
     "model*.safetensors",
     "*.index.json",
     "*config.json",
@@ -40,58 +45,59 @@ WRITTEN = (
 
 
 def tune(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-    task: Annotated[list[str], typer.Option(help=TASK_HELP + " Several make a mixture.")],
-    out: Annotated[Path, typer.Option(help="New folder for the task encoder; checkpoints go to OUT.run meanwhile.")],
-    freeze: Annotated[
-        str,
-        typer.Option(
-            help="decoder: train encoder and bridge only; none: train everything; or groups and globs of tensor names "
-            "with commas, ! before those to train all the same. A changed decoder makes OUT a whole model."
-        ),
-    ] = "decoder",
-    encoder_attention: Annotated[
-        str | None, typer.Option(help="causal or bidirectional; the model's own by default.")
-    ] = None,
-    rates: Annotated[
-        str,
-        typer.Option(help="Shares of several tasks: proportional, sqrt, temperature, uniform, or NAME=NUMBER,…"),
-    ] = "sqrt",
-    temperature: Annotated[
-        float | None, typer.Option(help="T of --rates temperature: shares go with size^(1/T).")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Updates.")] = 300,
-    batch_size: Annotated[int, typer.Option(help="Examples per update.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Peak rate of a cosine schedule.")] = 3e-4,
-    eval_every: Annotated[
-        int, typer.Option(help="Updates between validations and checkpoints; 0: only at the end.")
-    ] = 100,
-    eval_limit: Annotated[int, typer.Option(help="First so many validation examples of each task.", min=1)] = 256,
-    seed: Annotated[int, typer.Option(help="Seed of the order of examples.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same run.")] = False,
+    model: options.Model,
+    task: options.Tasks,
+    out: options.Out,
+    freeze: options.Freeze = "decoder",
+    lora: options.Lora = None,
+    decoder_adapter: options.DecoderAdapter = "none",
+    adapter_rank: options.AdapterRank = None,
+    baseline: options.Baseline = None,
+    encoder_attention: options.EncoderAttention = None,
+    rates: options.Rates = "sqrt",
+    temperature: options.Temperature = None,
+    steps: options.Steps = 300,
+    batch_size: options.BatchSize = 16,
+    learning_rate: options.LearningRate = 3e-4,
+    eval_every: options.EvalEvery = 100,
+    eval_limit: options.EvalLimit = 256,
+    seed: options.Seed = 0,
+    resume: options.Resume = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Tune an encoder while the shared decoder stays frozen. Ctrl-C leaves what was reached, in OUT."""
-    from graftlm.data.mixture import Mixture, parse_rates
     from graftlm.training.checkpoint import RunFolder
-    from graftlm.training.tune import TuneSettings
+    from graftlm.training.settings import TuneSettings
+    from graftlm.training.tune import show_plan
     from graftlm.training.tune import tune as train
 
     out = out.absolute()
     checkpoint = _checkpoint(out, resume)
     settings = TuneSettings(
-        freeze=freeze, steps=steps, batch_size=batch_size, learning_rate=learning_rate, eval_every=eval_every, seed=seed
+        freeze=freeze,
+        lora=lora,
+        decoder_adapter=cast(Any, None if decoder_adapter == "none" else decoder_adapter),
+        adapter_rank=adapter_rank,
+        baseline=cast(Any, baseline),
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        eval_every=eval_every,
+        seed=seed,
     )
     tasks = _tasks(task)
     graft, tokenizer, _ = load(model)
     if encoder_attention is not None:
         graft.set_encoder_attention(encoder_attention)
-    shares = parse_rates(rates), _temperature(rates, temperature)
-    mixture = Mixture.of({t.name: _examples(graft, tokenizer, t, "train") for t in tasks}, *shares)
+    mixture = _mixture(graft, tokenizer, tasks, rates, temperature)
     validation = _validation(graft, tokenizer, tasks, eval_limit)
+    title = "+".join(mixture.examples)
+    if dry_run:
+        show_plan(graft, mixture, settings, progress_console(), title)
+        return
     more = {"eval_limit": eval_limit, "rates": mixture.rates, "settings": asdict(settings)}
     identity = _identity(graft, tasks) | more
     folder = RunFolder(_run_path(out), identity)
-    title = "+".join(mixture.examples)
     run = train(
         graft, mixture, settings, progress_console(), title, validation=validation, run_folder=folder, resume=checkpoint
     )
@@ -109,6 +115,21 @@ def _finish(out: Path, run: dict[str, Any], folder: RunFolder) -> None:
     folder.remove()
 
 
+def _mixture(
+    graft: GraftForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[Task],
+    rates: str,
+    temperature: float | None,
+) -> Mixture[Example]:
+    from graftlm.data.mixture import Mixture, parse_rates
+
+    if temperature is not None and rates != "temperature":
+        raise ConfigError("--temperature belongs to --rates temperature; leave it out or choose those rates.")
+    examples = {t.name: _examples(graft, tokenizer, t, "train") for t in tasks}
+    return Mixture.of(examples, parse_rates(rates), 2.0 if temperature is None else temperature)
+
+
 def _validation(
     graft: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], limit: int
 ) -> dict[str, list[Example]]:
@@ -117,12 +138,6 @@ def _validation(
     if examples and unseen:
         typer.echo(f"No validation data for {', '.join(unseen)}: the best weights are chosen by the others.", err=True)
     return examples
-
-
-def _temperature(rates: str, temperature: float | None) -> float:
-    if temperature is not None and rates != "temperature":
-        raise ConfigError("--temperature belongs to --rates temperature; leave it out or choose those rates.")
-    return 2.0 if temperature is None else temperature
 
 
 def _run_path(out: Path) -> Path:

@@ -9,11 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from graftlm.data import template
 from graftlm.data.records import Record, choices_problem, read_records
+from graftlm.data.yaml_file import read_yaml
 from graftlm.errors import TaskError
 
 METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match", "token_f1", "accuracy")
@@ -177,7 +177,7 @@ def load_task(source: str | Path) -> Task:
     Raises: TaskError in one sentence for a file that is missing, no YAML, or no task.
     """
     path = _locate(source)
-    values = _read_yaml(path)
+    values = read_yaml(path)
     for split in SPLITS:
         if isinstance(values.get(split), str):
             values[split] = path.resolve().parent / values[split]
@@ -204,21 +204,6 @@ def _locate(source: str | Path) -> Path:
             f"give a YAML file or a built-in task ({', '.join(built_in) or 'none in this installation'})."
         )
     return path
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise TaskError(f"Cannot read {path} ({error.strerror}).") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or error
-        raise TaskError(f"{path}{place}: not valid YAML ({' '.join(str(reason).split())}); correct it.") from error
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise TaskError(f"{path} must hold fields such as `name: …` and `train: …`.")
-    return values
 
 
 def _validated(values: dict[str, Any], where: str) -> Task:

@@ -37,13 +37,14 @@ class TensorInfo:
 
 
 class TensorFolder:
-    """The weights of one checkpoint folder; headers are read at once, tensors on demand.
+    """The weights of one checkpoint folder, in shards or in one file; headers are read at once, tensors on demand.
 
     Raises: CheckpointError for pickled weights, missing or truncated shards, and dtypes that are not plain floats.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, single: str = SINGLE) -> None:
         self.folder = Path(folder)
+        self.single = single
         self.infos: dict[str, TensorInfo] = {}
         for file in self._files():
             with _opened(file) as shard:
@@ -88,15 +89,15 @@ class TensorFolder:
             if missing:
                 raise CheckpointError(f"{self.folder} lacks the shards {', '.join(missing)}; fetch them again.")
             return [self.folder / name for name in names]
-        if (self.folder / SINGLE).is_file():
-            return [self.folder / SINGLE]
+        if (self.folder / self.single).is_file():
+            return [self.folder / self.single]
         pickled = [p.name for pattern in PICKLES for p in sorted(self.folder.glob(pattern))]
         if pickled:
             raise CheckpointError(
                 f"{self.folder} holds only pickled weights ({pickled[0]}), which can run code; "
                 "save it as safetensors first."
             )
-        raise CheckpointError(f"{self.folder} holds no {SINGLE} and no {INDEX}.")
+        raise CheckpointError(f"{self.folder} holds no {self.single} and no {INDEX}.")
 
 
 def write_shards(

@@ -27,7 +27,8 @@ def kv_prefix(
     Rows are laid left-padded, since stock windows count slots; call stock `generate` with the left-padded source
     (`left_padded`), its mask and this cache. A source of one token only leaves nothing to cache. `task_encoder` names
     an attached encoder, or one per row.
-    Raises: ConfigError for a graft whose decoder does not continue its source, TaskError for one-token batches.
+    Raises: ConfigError for a graft whose decoder does not continue its source and for task encoders with a decoder
+    adapter, TaskError for one-token batches.
     """
     config = model.config
     if config.cross_mode != "merged" or not model.starts_with_source or not config.memory_rotary:
@@ -36,8 +37,13 @@ def kv_prefix(
     input_ids, mask = left_padded(input_ids, mask)
     if input_ids.shape[1] < 2:
         raise TaskError("Sources of one token have an empty prefix; call stock generate without a cache.")
-    memory = model.encode(input_ids, mask, task_encoder=task_encoder).memory
+    encoded = model.encode(input_ids, mask, task_encoder=task_encoder)
+    memory = encoded.memory
     assert memory is not None
+    if any(adapter is not None for adapter in encoded.adapters or ()):
+        raise ConfigError(
+            "A decoder adapter also works on target tokens, which stock generate would decode without it."
+        )
     positions = positions_from_mask(mask)
     views = model.decoder.views(
         memory[:, 0, -1:], Placement(positions=positions, valid=mask), Placement(positions=positions, valid=mask)

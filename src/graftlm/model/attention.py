@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from graftlm.model.adapter import EMPTY, LinearDeltas, adapted
 from graftlm.model.config import StackConfig
 from graftlm.model.kernels import Linear, attend
 from graftlm.model.norm import RMSNorm
@@ -37,21 +38,22 @@ class Attention(nn.Module):
             self.q_norm = RMSNorm(head, config.norm_eps, config.norm_unit_offset)
             self.k_norm = RMSNorm(head, config.norm_eps, config.norm_unit_offset)
 
-    def query(self, x: Tensor, rotary: RotaryTable | None) -> Tensor:
+    def query(self, x: Tensor, rotary: RotaryTable | None, deltas: LinearDeltas = EMPTY) -> Tensor:
         """(B, T, D) -> (B, H, T, E)."""
-        query = self._heads(self.q_proj(x))
+        query = self._heads(adapted(self.q_proj, x, deltas.get("q_proj")))
         if self.config.qk_norm:
             query = self.q_norm(query)
         return query if rotary is None else rotary(query)
 
-    def key_value(self, x: Tensor, rotary: RotaryTable | None) -> KeyValue:
+    def key_value(self, x: Tensor, rotary: RotaryTable | None, deltas: LinearDeltas = EMPTY) -> KeyValue:
         """(B, K, D) -> keys and values of these tokens."""
-        key, value = self._heads(self.k_proj(x)), self._heads(self.v_proj(x))
+        key = self._heads(adapted(self.k_proj, x, deltas.get("k_proj")))
+        value = self._heads(adapted(self.v_proj, x, deltas.get("v_proj")))
         if self.config.qk_norm:
             key = self.k_norm(key)
         return KeyValue(key if rotary is None else rotary(key), value)
 
-    def forward(self, query: Tensor, parts: list[KeyValue], mask: Tensor) -> Tensor:
+    def forward(self, query: Tensor, parts: list[KeyValue], mask: Tensor, deltas: LinearDeltas = EMPTY) -> Tensor:
         """Attend to the concatenation of `parts` under `mask` (B, 1, T, K). Returns (B, T, D)."""
         key = parts[0].key if len(parts) == 1 else torch.cat([part.key for part in parts], dim=2)
         value = parts[0].value if len(parts) == 1 else torch.cat([part.value for part in parts], dim=2)
@@ -59,8 +61,7 @@ class Attention(nn.Module):
         output = attend(
             query, key, value, mask, scale=self.config.scale, softcap=self.config.attention_softcap, dropout=dropout
         )
-        mixed: Tensor = self.o_proj(output.transpose(1, 2).flatten(2))
-        return mixed
+        return adapted(self.o_proj, output.transpose(1, 2).flatten(2), deltas.get("o_proj"))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)

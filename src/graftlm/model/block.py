@@ -9,6 +9,7 @@ from transformers import EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from graftlm.model.adapter import EMPTY, LayerDeltas
 from graftlm.model.attention import Attention, KeyValue
 from graftlm.model.config import StackConfig
 from graftlm.model.mlp import GatedMLP
@@ -74,29 +75,36 @@ class Block(GradientCheckpointingLayer):
         view: View,
         memory: Tensor | None = None,
         past_key_values: EncoderDecoderCache | None = None,
+        deltas: LayerDeltas = EMPTY,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D); `memory` (B, S, D') is not needed once `past_key_values` holds its keys."""
+        beside = deltas.get("attention", EMPTY)
         y = self.attention_norm(x)
-        own = self.attention.key_value(y, view.rotary)
+        own = self.attention.key_value(y, view.rotary, beside)
         if past_key_values is not None:
             own = KeyValue(*past_key_values.self_attention_cache.update(own.key, own.value, self.index))
         parts = [own]
         if self.reading is not None and self.reading.mode == "merged":
-            parts.insert(0, self.memory_key_value(memory, view, past_key_values))
-        y = self.attention(self.attention.query(y, view.rotary), parts, view.mask)
+            parts.insert(0, self.memory_key_value(memory, view, past_key_values, deltas))
+        y = self.attention(self.attention.query(y, view.rotary, beside), parts, view.mask, beside)
         x = x + self.attention_out_norm(y)
         if self.reading is not None and self.reading.mode == "separate":
             assert view.memory_mask is not None
-            query = self.cross_attention.query(
-                self.cross_attention_norm(x), view.rotary if view.memory_rotary is not None else None
-            )
-            y = self.cross_attention(query, [self.memory_key_value(memory, view, past_key_values)], view.memory_mask)
+            beside = deltas.get("cross_attention", EMPTY)
+            rotary = view.rotary if view.memory_rotary is not None else None
+            query = self.cross_attention.query(self.cross_attention_norm(x), rotary, beside)
+            read = self.memory_key_value(memory, view, past_key_values, deltas)
+            y = self.cross_attention(query, [read], view.memory_mask, beside)
             x = x + self.cross_attention_out_norm(y)
-        y = self.mlp_out_norm(self.mlp(self.mlp_norm(x)))
+        y = self.mlp_out_norm(self.mlp(self.mlp_norm(x), deltas.get("mlp", EMPTY)))
         return cast(Tensor, x + y)
 
     def memory_key_value(
-        self, memory: Tensor | None, view: View, past_key_values: EncoderDecoderCache | None = None
+        self,
+        memory: Tensor | None,
+        view: View,
+        past_key_values: EncoderDecoderCache | None = None,
+        deltas: LayerDeltas = EMPTY,
     ) -> KeyValue:
         """Keys and values of the memory, computed once per source and then taken from the cache."""
         assert self.reading is not None
@@ -104,10 +112,11 @@ class Block(GradientCheckpointingLayer):
             layer = cast(DynamicLayer, past_key_values.cross_attention_cache.layers[self.index])
             return KeyValue(cast(Tensor, layer.keys), cast(Tensor, layer.values))
         assert memory is not None, "the first step of decoding needs the memory"
-        attention = self.attention if self.reading.mode == "merged" else self.cross_attention
+        name = "attention" if self.reading.mode == "merged" else "cross_attention"
+        attention: Attention = getattr(self, name)
         if self.reading.norm:
             memory = self.attention_norm(memory)
-        made = attention.key_value(memory, view.memory_rotary)
+        made = attention.key_value(memory, view.memory_rotary, deltas.get(name, EMPTY))
         if past_key_values is not None:
             made = KeyValue(*past_key_values.cross_attention_cache.update(made.key, made.value, self.index))
             past_key_values.is_updated[self.index] = True

@@ -271,6 +271,8 @@ class GraftConfig(_StackedConfig):
     """First decoder input: `last_source_token` (then left out of the memory) or `bos`."""
     share_embeddings: bool = True
     """The encoder reads the decoder's embedding table instead of one of its own."""
+    share_layers: bool = False
+    """The encoder's layers use the decoder's weights, held and stored once, instead of some of their own."""
     tie_word_embeddings: bool = True
     is_encoder_decoder: bool = True
     pad_token_id: int | None = None
@@ -284,6 +286,17 @@ class GraftConfig(_StackedConfig):
         super().__post_init__(**kwargs)
         if self.encoder is not None and self.decoder is not None:
             self._check()
+
+    def _can_share_layers(self, encoder: StackConfig, decoder: StackConfig) -> bool:
+        alike = dataclasses.replace(
+            encoder,
+            num_layers=decoder.num_layers,
+            layer_types=decoder.layer_types,
+            final_norm=decoder.final_norm,
+            window=decoder.window,
+        )
+        fits = not encoder.final_norm and encoder.num_layers <= decoder.num_layers
+        return alike == decoder and self.share_embeddings and fits
 
     def _check(self) -> None:
         encoder, decoder, bridge = self.encoder, self.decoder, self.bridge
@@ -310,6 +323,11 @@ class GraftConfig(_StackedConfig):
             decoder.hidden_size,
         ):
             raise ConfigError("share_embeddings needs one vocabulary and one width on both sides; set it to false.")
+        if self.share_layers and not self._can_share_layers(encoder, decoder):
+            raise ConfigError(
+                "share_layers needs share_embeddings and an encoder of the decoder's shape, without a final norm and "
+                "with at most as many layers; set it to false."
+            )
         if bridge.kind == "aligned" and encoder.num_layers != decoder.num_layers - 1:
             raise ConfigError(
                 f"bridge aligned needs an encoder of {decoder.num_layers - 1} layers (one fewer than the decoder), "

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import EncoderDecoderCache
 
+from graftlm.model.adapter import RowAdapters
 from graftlm.model.block import Block, Layers, MemoryReading, View
 from graftlm.model.config import StackConfig
 from graftlm.model.embedding import Embedding
@@ -41,19 +42,22 @@ class Decoder(nn.Module):
         memory: Tensor | None = None,
         source: Placement | None = None,
         past_key_values: EncoderDecoderCache | None = None,
+        adapters: RowAdapters | None = None,
     ) -> list[Tensor]:
         """States of the target tokens: h_0 … h_M and, last, the normed output; each (B, T, D).
 
         Shapes: ids (B, T); `target` places all tokens so far, cached ones included (B, past + T);
         memory (B, M or 1, S, D') and `source`, its placement (B, S). Neither is read where no memory is set up.
+        `adapters` stand beside the linear maps of their rows, on the memory's keys and values too where those are made.
         """
         x = self.embedding(ids)
         views = self.views(x, target, source)
         states = [x]
-        for layer in self.layers:
+        deltas = (adapters or RowAdapters()).layers(len(self.layers))
+        for layer, beside in zip(self.layers, deltas, strict=True):
             # A memory of one entry serves every layer; by then it may already be cached, and be None.
             read = None if memory is None else memory[:, min(layer.index, memory.shape[1] - 1)]
-            x = layer(x, views[layer.layer_type], read, past_key_values=past_key_values)
+            x = layer(x, views[layer.layer_type], read, past_key_values=past_key_values, deltas=beside)
             states.append(x)
         states.append(self.norm(x))
         return states

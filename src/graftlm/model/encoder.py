@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from graftlm.model.adapter import Adapter, RowAdapters
 from graftlm.model.block import Block, Layers, View
 from graftlm.model.config import StackConfig
 from graftlm.model.embedding import Embedding
@@ -30,12 +31,14 @@ class Encoder(nn.Module):
         )
         self.rotary = Rotary(config)
 
-    def forward(self, embedded: Tensor, mask: Tensor, positions: Tensor) -> list[Tensor]:
+    def forward(
+        self, embedded: Tensor, mask: Tensor, positions: Tensor, adapter: Adapter | None = None
+    ) -> list[Tensor]:
         """States h_0 … h_N, raw, each (B, S, D). Shapes: embedded (B, S, D), mask and positions (B, S)."""
         views = self.views(embedded, mask, positions)
         states = [embedded]
-        for layer in self.layers:
-            states.append(layer(states[-1], views[layer.layer_type]))
+        for layer, beside in zip(self.layers, RowAdapters((adapter,)).layers(len(self.layers)), strict=True):
+            states.append(layer(states[-1], views[layer.layer_type], deltas=beside))
         return states
 
     def views(self, embedded: Tensor, mask: Tensor, positions: Tensor) -> dict[str, View]:

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from graftlm.errors import ConfigError
+from graftlm.model.adapter import EMPTY, LinearDeltas, adapted
 from graftlm.model.config import StackConfig
 from graftlm.model.kernels import Linear
 
@@ -21,6 +22,7 @@ class GatedMLP(nn.Module):
         self.down_proj = Linear(inner, width, bias=bias)
         self.activation = ACT2FN[config.activation]
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
-        return y
+    def forward(self, x: Tensor, deltas: LinearDeltas = EMPTY) -> Tensor:
+        gate = self.activation(adapted(self.gate_proj, x, deltas.get("gate_proj")))
+        inner = gate * adapted(self.up_proj, x, deltas.get("up_proj"))
+        return adapted(self.down_proj, inner, deltas.get("down_proj"))

@@ -10,6 +10,7 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils.generic import can_return_tuple
 
 from graftlm.errors import ConfigError
+from graftlm.model.adapter import Adapter, RowAdapters
 from graftlm.model.block import MemoryReading
 from graftlm.model.bridge import Bridge
 from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
@@ -54,8 +55,12 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
             ),
         )
         self.lm_head = Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
+        # Beside the model's own encoder and decoder, while a task encoder is tuned or in the encoder's place.
+        self.encoder_adapter: Adapter | None = None
+        self.decoder_adapter: Adapter | None = None
         # Attached encoders are artifacts of their own: used and moved with the model, never saved or trained with it.
         self.task_encoders: dict[str, TaskEncoder] = {}
+        self._set_share_layers(config.share_layers)
         self.post_init()
 
     @property
@@ -64,9 +69,61 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         return bool(self.config.decoder_start == "last_source_token")
 
     @property
+    def own_task_encoder(self) -> TaskEncoder:
+        """The model's own encoder and bridge, in the form that attached ones have."""
+        return TaskEncoder(self.encoder, self.bridge, self.encoder_adapter, self.decoder_adapter)
+
+    @property
     def source_embedding(self) -> nn.Module:
         """The table that the encoder reads: its own, or the decoder's."""
         return self.decoder.embedding if self.config.share_embeddings else self.encoder.embedding
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """Name of each tied tensor -> name of the one that is stored."""
+        tied: dict[str, str] = super().get_expanded_tied_weights_keys(all_submodels)
+        return tied | self._shared_names()
+
+    def _shared_names(self) -> dict[str, str]:
+        names = [name for name, _ in self.encoder.named_parameters()] if self.config.share_layers else []
+        return {f"encoder.{name}": f"decoder.{name}" for name in names}
+
+    def share_layers(self) -> None:
+        """Let the encoder use the decoder's own weights, layer by layer, instead of equal copies.
+
+        Raises: ConfigError where the weights differ, or the encoder has some that the decoder has not.
+        """
+        if self.config.share_layers:
+            return
+        own, shared = dict(self.encoder.named_parameters()), dict(self.decoder.named_parameters())
+        differ = [name for name in own if name not in shared or not torch.equal(own[name], shared[name])]
+        if differ:
+            raise ConfigError(
+                f"The encoder is not a copy of the decoder's layers (encoder.{differ[0]} differs), so they cannot be "
+                "shared; start from a graft that recipe lossless has just made."
+            )
+        self._set_share_layers(True)
+        self.tie_weights()
+
+    def copy_layers(self) -> None:
+        """Give the encoder weights of its own, where it shares the decoder's."""
+        if not self.config.share_layers:
+            return
+        for module in self.encoder.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
+        self._set_share_layers(False)
+
+    def _set_share_layers(self, shared: bool) -> None:
+        self.config.share_layers = shared
+        # Saving reads the one, loading the other.
+        self._tied_weights_keys = type(self)._tied_weights_keys | self._shared_names()
+        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=False)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """transformers' own. Raises: ConfigError where adapters are in use, which belong to a task encoder."""
+        if self.encoder_adapter is not None or self.decoder_adapter is not None:
+            raise ConfigError("A graft with adapters is saved as a task encoder: use graftlm.save_task_encoder.")
+        super().save_pretrained(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         for attached in self.task_encoders.values():
@@ -81,9 +138,19 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         """
         if name in self.task_encoders:
             raise ConfigError(f"A task encoder {name!r} is attached already; detach it first or choose another name.")
+        own = {id(parameter) for parameter in self.parameters()}
         for part in task_encoder.modules():
-            part.to(self.device, self.dtype).requires_grad_(False).eval()
+            part.to(self.device, self.dtype).eval()
+            for parameter in part.parameters():
+                # Weights that it shares with the model go on as the model has them.
+                parameter.requires_grad_(parameter.requires_grad and id(parameter) in own)
         self.task_encoders[name] = task_encoder
+
+    def use_task_encoder(self, task_encoder: TaskEncoder) -> None:
+        """Put a task encoder in the place of the model's own; `config` is then set to fit it."""
+        self.encoder, self.bridge = task_encoder.encoder, task_encoder.bridge
+        self.encoder_adapter, self.decoder_adapter = task_encoder.encoder_adapter, task_encoder.decoder_adapter
+        self._set_share_layers(self.config.share_layers)
 
     def detach_task_encoder(self, name: str) -> None:
         """Let go of an attached encoder. Raises: ConfigError for one that is not attached."""
@@ -129,8 +196,7 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if task_encoder is None:
-            own = TaskEncoder(self.encoder, self.bridge)
-            return own(self.decoder.embedding, input_ids, mask, output_hidden_states)
+            return self.own_task_encoder(self.decoder.embedding, input_ids, mask, output_hidden_states)
         if output_hidden_states:
             raise ConfigError("output_hidden_states is not available for attached task encoders; they may differ.")
         names = [task_encoder] * len(input_ids) if isinstance(task_encoder, str) else task_encoder
@@ -187,6 +253,7 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
             encoder_outputs.memory,
             self.place_source(attention_mask),
             past_key_values,
+            RowAdapters(encoder_outputs.adapters or (), encoder_outputs.adapter_rows),
         )
         logits = self.logits(states[-1])
         return Seq2SeqLMOutput(

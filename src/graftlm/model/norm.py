@@ -1,7 +1,10 @@
 """Root-mean-square normalisation."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class RMSNorm(nn.Module):
@@ -18,11 +21,38 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width) if unit_offset else torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.float()
-        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)
-        if self.unit_offset:
-            return (y * (1.0 + self.weight.float())).to(x.dtype)
-        return self.weight * y.to(x.dtype)
+        y: Tensor = _Normalise.apply(x, self.weight, self.eps, self.unit_offset)
+        return y
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}, unit_offset={self.unit_offset}"
+
+
+class _Normalise(torch.autograd.Function):
+    """The norm with its derivative, which is made from x again: autograd alone would keep fp32 copies of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:
+        y = x.float()
+        scale = torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(x, weight, scale)
+        ctx.offset = 1.0 if unit_offset else 0.0
+        y = y * scale
+        if unit_offset:
+            return y.mul_(1.0 + weight.float()).to(x.dtype)
+        return weight * y.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """With y = x / rms(x) and u = grad · weight: dx = (u - y · mean(u · y)) / rms(x), dweight = Σ grad · y."""
+        x, weight, scale = ctx.saved_tensors
+        grad, y = grad.float(), x.float() * scale
+        d_x = d_weight = None
+        if ctx.needs_input_grad[1]:
+            d_weight = (grad * y).reshape(-1, len(weight)).sum(0).to(weight.dtype)
+        if ctx.needs_input_grad[0]:
+            grad = grad * (weight.float() + ctx.offset)
+            along = (grad * y).mean(-1, keepdim=True)
+            d_x = grad.sub_(y.mul_(along)).mul_(scale).to(x.dtype)
+        return d_x, d_weight, None, None

@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from graftlm.errors import ConfigError
+from graftlm.model.cross_entropy import cross_entropy
 from graftlm.model.decoder import Decoder
 from graftlm.model.kernels import Linear
 from graftlm.model.norm import RMSNorm
@@ -53,13 +53,11 @@ class GraftPreTrainedModel(PreTrainedModel):
 
 
 def stored_shapes(kind: type[GraftPreTrainedModel], config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a model of this config stores; a tied head is not stored again."""
+    """Names and shapes of the tensors that a model of this config stores; tied ones are not stored again."""
     with torch.device("meta"):
         model = kind(config)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if config.tie_word_embeddings:
-        del shapes["lm_head.weight"]
-    return shapes
+    tied = model.get_expanded_tied_weights_keys()
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
 
 
 def token_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
@@ -67,8 +65,6 @@ def token_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = 
 
     Shapes: logits (B, T, V), labels (B, T) aligned with them -> scalar, in nats per token.
     """
-    reduction = "mean" if num_items is None else "sum"
-    loss = F.cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED_LABEL, reduction=reduction
-    )
-    return loss if num_items is None else loss / num_items
+    counted = labels != IGNORED_LABEL
+    total = cross_entropy(logits.flatten(0, 1), labels.where(counted, 0).flatten(), counted.flatten())
+    return total / (counted.sum() if num_items is None else num_items)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from graftlm.errors import ConfigError
+from graftlm.model.adapter import Adapter
 from graftlm.model.bridge import Bridge
 from graftlm.model.embedding import Embedding
 from graftlm.model.encoder import Encoder
@@ -27,31 +28,42 @@ class EncoderOutput(ModelOutput):
     last_token: Tensor | None = None
     """Last real source token of each row; (B, 1)."""
     hidden_states: tuple[Tensor, ...] | None = None
+    adapters: tuple[Adapter | None, ...] | None = None
+    """Decoder adapters of the batch, None for none."""
+    adapter_rows: Tensor | None = None
+    """Which of them each row has, (B,); None where all rows have the only one."""
 
 
 @dataclass(frozen=True)
 class TaskEncoder:
-    """Encoder and bridge of one task; the encoder reads its own embedding if it has one, else the decoder's."""
+    """Encoder and bridge of one task, and what stands beside the encoder's and the decoder's linear maps for it.
+
+    The encoder reads its own embedding if it has one, else the decoder's.
+    """
 
     encoder: Encoder
     bridge: Bridge
+    encoder_adapter: Adapter | None = None
+    decoder_adapter: Adapter | None = None
 
     def __call__(
         self, shared: Embedding, input_ids: Tensor, mask: Tensor, output_hidden_states: bool = False
     ) -> EncoderOutput:
         """Run encoder and bridge. Shapes: input_ids and mask (B, S); `shared` is the decoder's table."""
         embedding = getattr(self.encoder, "embedding", shared)
-        states = self.encoder(embedding(input_ids), mask, positions_from_mask(mask))
+        states = self.encoder(embedding(input_ids), mask, positions_from_mask(mask), self.encoder_adapter)
         return EncoderOutput(
             last_hidden_state=self.encoder.norm(states[-1]),
             memory=self.bridge(states, self.encoder.norm),
             last_token=(input_ids * last_token_mask(mask)).sum(-1, keepdim=True),
             hidden_states=tuple(states) if output_hidden_states else None,
+            adapters=(self.decoder_adapter,),
         )
 
-    def modules(self) -> tuple[nn.Module, nn.Module]:
-        """Both parts, to move or to switch them together."""
-        return self.encoder, self.bridge
+    def modules(self) -> list[nn.Module]:
+        """Its parts, to move or to switch them together."""
+        parts = (self.encoder, self.bridge, self.encoder_adapter, self.decoder_adapter)
+        return [part for part in parts if part is not None]
 
 
 def encode_rows(
@@ -70,12 +82,15 @@ def encode_rows(
     groups = {name: [i for i, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
     parts = [encoders[name](shared, input_ids[rows], mask[rows]) for name, rows in groups.items()]
     order = torch.tensor([i for rows in groups.values() for i in rows], device=input_ids.device).argsort()
+    group_of = {name: number for number, name in enumerate(groups)}
     # A bridge that gives all decoder layers one memory may stand beside one that gives each its own.
     most = max(_memory(part).shape[1] for part in parts)
     return EncoderOutput(
         last_hidden_state=torch.cat([part[0] for part in parts])[order],
         memory=torch.cat([_spread(_memory(part), most) for part in parts])[order],
         last_token=torch.cat([_last_token(part) for part in parts])[order],
+        adapters=tuple(encoders[name].decoder_adapter for name in groups),
+        adapter_rows=torch.tensor([group_of[name] for name in names], device=input_ids.device),
     )
 
 

@@ -40,7 +40,7 @@ class EncoderBank:
         self._model = model
         target = min(UNTUNED_TARGET, model.config.max_position_embeddings // 2)
         plain = Task.plain().model_copy(update={"max_new_tokens": target})
-        own = Served(name, plain, TaskEncoder(model.encoder, model.bridge))
+        own = Served(name, plain, model.own_task_encoder)
         self._served = {name: {name: own}}
         """Name of an encoder -> what it serves, by name."""
         self._changing = threading.Lock()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -16,6 +16,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "embeddings": ("*.embedding.*",),
     "cross_attention": ("decoder.layers.*.cross_attention*",),
     "bridge": ("bridge.*",),
+    "encoder_adapter": ("encoder_adapter.*",),
+    "decoder_adapter": ("decoder_adapter.*",),
     "encoder": ("encoder.*",),
     "decoder": ("decoder.*", "lm_head.*"),
 }
@@ -75,27 +77,40 @@ def freeze(model: nn.Module, choice: str) -> FreezePlan:
     Raises: ConfigError for a pattern that matches nothing, and for a choice that leaves nothing to train; the model is
     then unchanged.
     """
-    parameters = dict(model.named_parameters())
+    names = _names(model)
     frozen: set[str] = set()
     for pattern in _patterns(choice):
-        chosen = {name for name in parameters if _matches(name, pattern.removeprefix("!"))}
+        chosen = {name for name, others in names.items() if _match_any(others, pattern.removeprefix("!"))}
         if not chosen:
-            present = [group for group in GROUPS if any(_matches(name, group) for name in parameters)]
+            present = [group for group in GROUPS if any(_match_any(others, group) for others in names.values())]
             raise ConfigError(
                 f"freeze names {pattern!r}, which matches no tensor of this model; "
                 f"its groups are {', '.join(present)}, and `none` freezes nothing."
             )
         frozen = frozen - chosen if pattern.startswith("!") else frozen | chosen
-    if frozen >= set(parameters):
+    if frozen >= set(names):
         raise ConfigError(f"freeze {choice!r} leaves nothing to train; freeze less.")
     counts: dict[tuple[str, bool], list[int]] = {}
-    for name, parameter in parameters.items():
+    for name in names:
+        parameter = model.get_parameter(name)
         parameter.requires_grad_(name not in frozen)
         counts.setdefault((_group(name), name not in frozen), []).append(parameter.numel())
     order = [*GROUPS, OTHER]
     rows = [PlanRow(group, len(sizes), sum(sizes), trains) for (group, trains), sizes in counts.items()]
     rows.sort(key=lambda row: (order.index(row.group), row.trains))
-    return FreezePlan(tuple(rows), frozenset(set(parameters) - frozen))
+    return FreezePlan(tuple(rows), frozenset(set(names) - frozen))
+
+
+def _names(model: nn.Module) -> dict[str, list[str]]:
+    """Every parameter once, with all its names; one that both sides share goes by the decoder's name.
+
+    A tied head has but the name of its table.
+    """
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter not in names or not name.startswith("lm_head"):
+            names.setdefault(parameter, []).append(name)
+    return {next((n for n in found if n.startswith("decoder")), found[0]): found for found in names.values()}
 
 
 OTHER = "other"
@@ -109,6 +124,10 @@ def _patterns(choice: str) -> Iterator[str]:
 
 def _matches(name: str, pattern: str) -> bool:
     return any(fnmatchcase(name, glob) for glob in GROUPS.get(pattern, (pattern,)))
+
+
+def _match_any(names: Iterable[str], pattern: str) -> bool:
+    return any(_matches(name, pattern) for name in names)
 
 
 def _group(name: str) -> str:

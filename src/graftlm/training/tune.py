@@ -1,13 +1,11 @@
-"""tune: train an encoder for one task or a mixture on transformers' Trainer."""
+"""tune: train for one task or a mixture on transformers' Trainer."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +16,18 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from graftlm.data.collate import Example, Seq2SeqCollator
 from graftlm.data.mixture import Mixture
-from graftlm.errors import ConfigError
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.checkpoint import RunFolder, restore_history, restore_weights, step_of
-from graftlm.training.freeze import FreezePlan, freeze
+from graftlm.training.freeze import FreezePlan
 from graftlm.training.history import History
 from graftlm.training.interrupt import stop_on_interrupt
 from graftlm.training.keeper import RunKeeper
 from graftlm.training.order import training_order
+from graftlm.training.prepare import prepare
 from graftlm.training.progress import ProgressBar, say
+from graftlm.training.settings import TuneSettings
 from graftlm.training.trainer import TuneTrainer, bf16_pays
 from graftlm.versions import versions
-
-MAX_SEED = 2**32
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneSettings:
-    """How to train. One step is one update."""
-
-    freeze: str = "decoder"
-    steps: int = 300
-    batch_size: int = 16
-    learning_rate: float = 3e-4
-    warmup_steps: int = 20
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    eval_every: int = 100
-    """Updates from one validation and checkpoint to the next; 0 is only after the last."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be a number above 0.")
-        if not 0 <= self.seed < MAX_SEED:
-            raise ConfigError(f"seed is {self.seed}; it must be between 0 and {MAX_SEED - 1}.")
-        for name in ("warmup_steps", "eval_every"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be below 0.")
 
 
 class Examples(Dataset[dict[str, list[int]]]):
@@ -98,8 +69,7 @@ def tune(
     if resume is not None:
         assert run_folder is not None, "a checkpoint to resume from lies in a run folder"
         run_folder.check_identity(resume)
-    plan = freeze(model, settings.freeze)
-    _announce(console, title, mixture, plan)
+    plan = show_plan(model, mixture, settings, console, title)
     if resume is not None:
         say(console, f"Going on after update {step_of(resume):,}, from {resume}")
     order = training_order(mixture, settings.steps, settings.batch_size, settings.seed)
@@ -134,12 +104,21 @@ def tune(
     return _record(settings, plan, mixture, history, sum(tokens[:step])) | {"interrupted_at": keeper.interrupted_at}
 
 
-def _announce(console: Console, title: str, mixture: Mixture[Example], plan: FreezePlan) -> None:
+def show_plan(
+    model: GraftForConditionalGeneration,
+    mixture: Mixture[Example],
+    settings: TuneSettings,
+    console: Console,
+    title: str,
+) -> FreezePlan:
+    """Give the model the parts that train, freeze the others, and print what that comes to."""
+    plan = prepare(model, settings)
     for name, rows in mixture.examples.items():
         share = f", {mixture.rates[name]:.1%} of the draws" if len(mixture.examples) > 1 else ""
         say(console, f"{name}: {len(rows):,} examples{share}")
     console.print(plan.table())
     say(console, f"{title}: {plan.trainable:,} parameters train, {plan.frozen:,} are frozen")
+    return plan
 
 
 def _train(

@@ -17,7 +17,9 @@ from graftlm.model.config import BridgeConfig
 from graftlm.model.encoder import Encoder
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.task_encoder import TaskEncoder
-from tiny import GRAFTS, batch, gap, graft
+from graftlm.training.prepare import prepare
+from graftlm.training.settings import TuneSettings
+from tiny import GRAFTS, LOSSLESS, batch, gap, graft
 
 
 def logits(model: GraftForConditionalGeneration, side: str = "both") -> torch.Tensor:
@@ -200,3 +202,106 @@ def test_task_encoder_and_given_outputs_exclude_each_other(two: Any) -> None:
     with pytest.raises(ConfigError, match="give the name of one"):
         model.generate(ids, task_encoder=3)
     assert model.generate(inputs=ids, input_ids=None, task_encoder="a", max_new_tokens=2).shape == (1, 2)
+
+
+SHARED = LOSSLESS | {"share_layers": True}
+TUNED: dict[str, dict] = {
+    "lora": {"lora": 2},
+    "lora and bias": {"lora": 2, "decoder_adapter": "bias"},
+    "ia3": {"decoder_adapter": "ia3"},
+    "adapter alone": {"freeze": "decoder,encoder", "decoder_adapter": "lora"},
+    "causal lora": {"baseline": "causal-lora", "lora": 2},
+}
+"""Settings of tuning, for each kind of artifact beside the plain one."""
+
+
+def tuned(settings: dict, **shape: Any) -> GraftForConditionalGeneration:
+    """A graft whose trainable parts moved, as tuning with these settings leaves it."""
+    model = graft(**shape)
+    prepare(model, TuneSettings(**settings))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval()
+
+
+@pytest.mark.parametrize("shape", [SHARED, LOSSLESS, GRAFTS["separate-bos"]], ids=["shared", "copied", "separate"])
+@pytest.mark.parametrize("kind", TUNED)
+def test_every_kind_comes_back_in_place_and_beside(tmp_path: Path, kind: str, shape: dict) -> None:
+    if kind == "causal lora" and shape is not SHARED:
+        pytest.skip("a baseline needs the language model's own layers")
+    model = tuned(TUNED[kind], **shape)
+    manifest = write(model, tmp_path / "e")
+    assert read_manifest(tmp_path / "e") == json.loads(json.dumps(manifest))
+    inside, beside = graft(**shape), graft(**shape)
+    plain = logits(inside)
+    assert gap(logits(model), plain) > 1e-2
+    load_task_encoder(inside, tmp_path / "e")
+    assert gap(logits(inside), logits(model)) == 0
+    assert inside.config.to_dict() == model.config.to_dict()
+    beside.add_task_encoder(tmp_path / "e")
+    b = batch("both", vocabulary=40)
+    with torch.no_grad():
+        found = beside(input_ids=b.ids, attention_mask=b.mask, labels=b.target, task_encoder="t").logits
+    assert gap(found, logits(model)) < 1e-5
+    assert torch.equal(logits(beside), plain)
+
+
+@pytest.mark.parametrize("kind", ["lora", "adapter alone", "causal lora"])
+def test_where_layers_are_shared_only_the_adapter_is_stored_and_held(tmp_path: Path, kind: str) -> None:
+    write(tuned(TUNED[kind], **SHARED), tmp_path / "e")
+    assert not (tmp_path / "e" / "model.safetensors").exists()
+    model = graft(**SHARED)
+    held = {id(p) for p in model.parameters()}
+    grads = [p.requires_grad for p in model.parameters()]
+    model.add_task_encoder(tmp_path / "e")
+    encoder = model.task_encoders["t"].encoder
+    assert {id(p) for p in encoder.parameters()} <= held
+    assert [p.requires_grad for p in model.parameters()] == grads
+    model.to(torch.bfloat16)
+    assert encoder.layers[0].mlp.up_proj.weight is model.decoder.layers[0].mlp.up_proj.weight
+
+
+def test_one_adapter_for_both_sides_is_stored_once(tmp_path: Path) -> None:
+    write(tuned(TUNED["causal lora"], **SHARED), tmp_path / "e")
+    assert not (tmp_path / "e" / "encoder_adapter").exists()
+    model = graft(**SHARED)
+    load_task_encoder(model, tmp_path / "e")
+    assert model.encoder_adapter is model.decoder_adapter
+
+
+def test_a_lora_on_another_encoder_is_refused(tmp_path: Path) -> None:
+    write(tuned({"lora": 2}, **LOSSLESS), tmp_path / "e")
+    model = graft(**LOSSLESS)
+    with torch.no_grad():
+        model.encoder.layers[0].mlp.up_proj.weight.add_(1.0)
+    before = logits(model)
+    with pytest.raises(CheckpointError, match="graft's own encoder"):
+        load_task_encoder(model, tmp_path / "e")
+    assert torch.equal(logits(model), before)
+
+
+def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
+    write(tuned({"lora": 2}, **SHARED), tmp_path / "e")
+    config = tmp_path / "e" / "encoder_adapter" / "adapter_config.json"
+    values = json.loads(config.read_text())
+    for change, words in (({"use_dora": True}, "use_dora"), ({"r": 4}, "r 4")):
+        config.write_text(json.dumps(values | change))
+        with pytest.raises(CheckpointError, match=words):
+            load_task_encoder(graft(**SHARED), tmp_path / "e")
+    config.write_text(json.dumps(values))
+    (config.parent / "adapter_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors"):
+        load_task_encoder(graft(**SHARED), tmp_path / "e")
+
+
+def test_the_card_says_what_it_is(tmp_path: Path) -> None:
+    model = tuned({"lora": 2, "decoder_adapter": "ia3"}, **SHARED)
+    run = {"settings": {"steps": 7}, "parameters": {"trainable": 1234}, "best": {"loss": 1.5, "step": 3}}
+    save_task_encoder(model, tmp_path / "e", name="parse", tasks=[{"name": "mtop"}], run=run)
+    card = (tmp_path / "e" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: graftlm\n")
+    for words in ("# parse", "mtop", "the decoder's own weights", "lora, rank 2", "ia3", "1,234", "steps 7", "1.500"):
+        assert words in card

@@ -19,7 +19,8 @@ from graftlm.generation.likelihood import target_nats
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training import checkpoint, keeper
 from graftlm.training.checkpoint import RunFolder
-from graftlm.training.tune import TuneSettings, tune
+from graftlm.training.settings import TuneSettings
+from graftlm.training.tune import tune
 
 MIXTURE = Mixture.of(
     {

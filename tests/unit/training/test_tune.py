@@ -9,7 +9,8 @@ from rich.console import Console
 import tiny
 from graftlm.data.collate import Example
 from graftlm.errors import ConfigError
-from graftlm.training.tune import TuneSettings, tune
+from graftlm.training.settings import TuneSettings
+from graftlm.training.tune import tune
 
 EXAMPLES = [Example([1, 5 + i, 9], [20 + i, 7, 2]) for i in range(8)]
 QUIET = Console(quiet=True)

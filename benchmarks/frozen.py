@@ -1,0 +1,262 @@
+"""Training an encoder on a frozen decoder, against stock transformers doing the same to the same T5Gemma.
+
+    python benchmarks/frozen.py [--quick] [--out FILE]
+
+The graft of recipe t5gemma and transformers' T5GemmaForConditionalGeneration hold the same weights, and their losses
+agree before anything is timed. A step is forward, backward, fused AdamW on what trains, and zero_grad; decoder and head
+take no gradients where the case says frozen. Stock runs eager attention, the only one that it supports here.
+
+Time: both sides alternate in one process on one thread, milliseconds, medians. Memory: the peak resident size over
+two steps less the size before the first, in MB, so activations, gradients and optimizer state; each side has
+a fresh process, which has loaded its kernels on a tiny batch before.
+"""
+
+import argparse
+import concurrent.futures
+import ctypes
+import dataclasses
+import gc
+import json
+import multiprocessing
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from torch import Tensor, nn
+from transformers import Gemma2Config, T5GemmaConfig, T5GemmaForConditionalGeneration
+
+from graftlm.adaptation.recipe import RECIPES
+from graftlm.families.donor import complete
+from graftlm.families.registry import family_of
+from graftlm.model.modeling import GraftForConditionalGeneration
+from graftlm.training.freeze import freeze
+from machine import machine
+
+OURS, STOCK = "ours", "stock T5Gemma eager"
+STEPS = 2
+NAMES = {
+    r"\.embedding\.": ".embed_tokens.",
+    r"\.cross_attention_norm\.": ".pre_cross_attn_layernorm.",
+    r"\.cross_attention_out_norm\.": ".post_cross_attn_layernorm.",
+    r"\.cross_attention\.": ".cross_attn.",
+    r"\.attention_norm\.": ".pre_self_attn_layernorm.",
+    r"\.attention_out_norm\.": ".post_self_attn_layernorm.",
+    r"\.attention\.": ".self_attn.",
+    r"\.mlp_norm\.": ".pre_feedforward_layernorm.",
+    r"\.mlp_out_norm\.": ".post_feedforward_layernorm.",
+    r"^lm_head\.": "lm_head.out_proj.",
+    r"^(encoder|decoder)\.": r"model.\1.",
+}
+"""Our names of tensors -> stock's."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shape of a model, of its batch, and how often to measure."""
+
+    layers: int = 8
+    width: int = 512
+    vocabulary: int = 32_000
+    rows: int = 8
+    tokens: int = 64
+    """Of a source, and of a target."""
+    runs: int = 5
+
+
+QUICK = Size(layers=2, width=128, vocabulary=2_000, rows=2, tokens=16, runs=2)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Arithmetic, and what trains."""
+
+    dtype: torch.dtype
+    frozen: bool = True
+    softcaps: bool = False
+    """T5Gemma's own caps on attention scores (50) and logits (30)."""
+
+    @property
+    def name(self) -> str:
+        """As it is printed."""
+        return f"{self.arithmetic}, {'decoder frozen' if self.frozen else 'everything trains'}"
+
+    @property
+    def arithmetic(self) -> str:
+        """Type of weights and products, and whether they are capped."""
+        kind = {torch.bfloat16: "bf16", torch.float32: "fp32"}[self.dtype]
+        return f"{kind} with soft-caps" if self.softcaps else kind
+
+
+CASES = [
+    Case(torch.bfloat16),
+    Case(torch.bfloat16, frozen=False),
+    Case(torch.bfloat16, softcaps=True),
+    Case(torch.float32),
+    Case(torch.float32, frozen=False),
+]
+
+
+def configs(size: Size, case: Case) -> tuple[Any, T5GemmaConfig]:
+    """Our config and stock's, of the same model."""
+    caps = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+    values = Gemma2Config(
+        vocab_size=size.vocabulary,
+        hidden_size=size.width,
+        intermediate_size=4 * size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.width // 64,
+        num_key_value_heads=max(1, size.width // 128),
+        head_dim=64,
+        query_pre_attn_scalar=64,
+        **(caps if case.softcaps else dict.fromkeys(caps)),
+    ).to_dict()
+    lm = family_of("gemma2").config.read(values, complete(values))
+    side = {k: v for k, v in values.items() if k not in ("model_type", "architectures", "dtype")}
+    return RECIPES["t5gemma"].config(lm, lm), T5GemmaConfig(encoder=side, decoder=side, vocab_size=size.vocabulary)
+
+
+def build(side: str, size: Size, case: Case) -> nn.Module:
+    """One model with fresh weights, ready to train."""
+    torch.manual_seed(0)
+    ours, theirs = configs(size, case)
+    model: Any
+    if side == OURS:
+        model = GraftForConditionalGeneration(ours)
+        freeze(model, "decoder" if case.frozen else "none")
+    else:
+        model = T5GemmaForConditionalGeneration._from_config(theirs, attn_implementation="eager")
+        for part in (model.model.decoder, model.lm_head):
+            part.requires_grad_(not case.frozen)
+    return model.to(case.dtype).train()
+
+
+def copy_weights(ours: nn.Module, stock: nn.Module) -> None:
+    """Give the stock model our weights."""
+    state = {}
+    for name, tensor in ours.state_dict().items():
+        for pattern, replacement in NAMES.items():
+            name = re.sub(pattern, replacement, name)
+        state[name] = tensor
+    stock.load_state_dict(state, strict=True)
+
+
+def batch(rows: int, tokens: int, vocabulary: int) -> dict[str, Tensor]:
+    """Random rows without padding."""
+    generator = torch.Generator().manual_seed(0)
+    ids, labels = (torch.randint(4, vocabulary, (rows, tokens), generator=generator) for _ in range(2))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+def stepper(model: nn.Module, given: dict[str, Tensor]) -> Callable[[], None]:
+    """A function that makes one step."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+
+    def step() -> None:
+        model(**given, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def times(size: Size, case: Case) -> dict[str, float]:
+    """Median milliseconds of a step of both sides, run in turn."""
+    models = {side: build(side, size, case) for side in (OURS, STOCK)}
+    copy_weights(models[OURS], models[STOCK])
+    given = batch(size.rows, size.tokens, size.vocabulary)
+    with torch.no_grad():
+        losses = [model(**given, use_cache=False).loss.item() for model in models.values()]
+    tolerance = 1e-4 if case.dtype == torch.float32 else 2e-2
+    assert abs(losses[0] - losses[1]) <= tolerance, f"{case.name}: the losses differ: {losses}"
+    steps = {side: stepper(model, given) for side, model in models.items()}
+    found: dict[str, list[float]] = {side: [] for side in steps}
+    for run in range(size.runs + 1):
+        for side in sorted(steps, reverse=run % 2 == 1):
+            start = time.perf_counter()
+            steps[side]()
+            if run:
+                found[side].append((time.perf_counter() - start) * 1e3)
+    return {side: statistics.median(values) for side, values in found.items()}
+
+
+def resident(field: str) -> float:
+    """MB of this process by a field of Linux's process status."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)[1]) / 1024  # type: ignore[index]
+
+
+def added_memory(side: str, size: Size, case: Case) -> float:
+    """MB that steps add to a process that holds the model; to be called in a fresh process."""
+    torch.set_num_threads(1)
+    model = build(side, size, case)
+    model(**batch(1, 4, size.vocabulary), use_cache=False).loss.backward()
+    model.zero_grad()
+    step = stepper(model, batch(size.rows, size.tokens, size.vocabulary))
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Resets the peak.
+    before = resident("VmRSS")
+    for _ in range(STEPS):
+        step()
+    return resident("VmHWM") - before
+
+
+def memories(size: Size, case: Case) -> dict[str, float]:
+    """MB of both sides, each in a process of its own."""
+    found = {}
+    for side in (OURS, STOCK):
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found[side] = pool.submit(added_memory, side, size, case).result()
+    return found
+
+
+def row(case: str, unit: str, found: dict[str, float]) -> dict[str, Any]:
+    """One line of the result; a ratio above 1 is in our favour."""
+    ours, stock = found[OURS], found[STOCK]
+    line = {"case": case, "unit": unit, "ours": round(ours, 3), "peers": {STOCK: round(stock, 3)}}
+    return line | {"ratio": round(stock / ours, 3)}
+
+
+def rows(size: Size, cases: list[Case]) -> list[dict[str, Any]]:
+    """Time and memory of every case; where one comes frozen and not, also the share of the memory that is left.
+
+    Times of two cases are not compared: they are not taken in turn.
+    """
+    lines = [row(f"step time, {case.name}", "ms", times(size, case)) for case in cases]
+    added = {case: memories(size, case) for case in cases}
+    lines += [row(f"memory that steps add, {case.name}", "MB", found) for case, found in added.items()]
+    for case in cases:
+        whole = dataclasses.replace(case, frozen=False)
+        if case.frozen and whole in added:
+            share = {side: added[case][side] / added[whole][side] for side in (OURS, STOCK)}
+            lines.append(row(f"memory that steps add, {case.arithmetic}, frozen / everything trains", "share", share))
+    return lines
+
+
+def main() -> None:
+    """Run and print; --out also writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    size = QUICK if arguments.quick else Size()
+    result = {"machine": machine(), "rows": rows(size, CASES[:2] if arguments.quick else CASES)}
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

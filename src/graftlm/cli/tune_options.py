@@ -1,0 +1,47 @@
+"""The options that say how to tune; `graftlm tune` takes them, and a recipe of `graftlm train` by the same names."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graftlm.cli.common import MODEL_HELP, TASK_HELP
+
+Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
+Tasks = Annotated[list[str], typer.Option(help=TASK_HELP + " Several make a mixture.")]
+Out = Annotated[Path, typer.Option(help="New folder for the task encoder; checkpoints go to OUT.run meanwhile.")]
+Freeze = Annotated[
+    str,
+    typer.Option(
+        help="decoder: train encoder and bridge only; none: train everything; or groups and globs of tensor names "
+        "with commas, ! before those to train all the same. A changed decoder makes OUT a whole model."
+    ),
+]
+Lora = Annotated[
+    int | None,
+    typer.Option(help="Train a LoRA of this rank beside the encoder's frozen weights; or the rank of causal-lora."),
+]
+DecoderAdapter = Annotated[
+    str, typer.Option(help="What trains beside the frozen decoder's weights: none, bias, ia3 or lora.")
+]
+AdapterRank = Annotated[int | None, typer.Option(help="Rank of --decoder-adapter lora; 8 by default.")]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        help="Train the plain language model instead, decoder-only: causal-full, or causal-lora with one LoRA as "
+        "large as the encoder."
+    ),
+]
+EncoderAttention = Annotated[str | None, typer.Option(help="causal or bidirectional; the model's own by default.")]
+Rates = Annotated[
+    str, typer.Option(help="Shares of several tasks: proportional, sqrt, temperature, uniform, or NAME=NUMBER,…")
+]
+Temperature = Annotated[float | None, typer.Option(help="T of --rates temperature: shares go with size^(1/T).")]
+Steps = Annotated[int, typer.Option(help="Updates.")]
+BatchSize = Annotated[int, typer.Option(help="Examples per update.")]
+LearningRate = Annotated[float, typer.Option(help="Peak rate of a cosine schedule.")]
+EvalEvery = Annotated[int, typer.Option(help="Updates between validations and checkpoints; 0: only at the end.")]
+EvalLimit = Annotated[int, typer.Option(help="First so many validation examples of each task.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of the order of examples and of new parts.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan, and train nothing.")]

@@ -1,0 +1,73 @@
+"""What a run trains: the encoder or a LoRA on it, a decoder adapter, or the plain language model as a baseline."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from graftlm.errors import ConfigError
+from graftlm.model.adapter import Adapter, AdapterConfig
+from graftlm.model.modeling import GraftForConditionalGeneration
+from graftlm.training.freeze import FreezePlan, freeze
+from graftlm.training.settings import TuneSettings
+
+
+def prepare(model: GraftForConditionalGeneration, settings: TuneSettings) -> FreezePlan:
+    """Give `model` the parts that train, and freeze the others.
+
+    A full encoder gets weights of its own where it shared the decoder's. The baselines are the plain language model,
+    decoder-only: a lossless graft whose encoder is causal and shares every weight with the decoder computes just that,
+    and a LoRA that stands on both sides is a LoRA on that model.
+    Raises: ConfigError for parts that do not go together, and as `freeze`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        if settings.baseline is not None:
+            return _baseline(model, settings)
+        plan = settings.freeze
+        if settings.lora is not None:
+            model.encoder_adapter = Adapter(AdapterConfig(kind="lora", rank=settings.lora), model.encoder.layers)
+            plan += ",encoder"
+        elif not _freezes_encoder(plan):
+            model.copy_layers()
+        if settings.decoder_adapter is not None:
+            config = AdapterConfig(kind=settings.decoder_adapter, rank=settings.adapter_rank)
+            model.decoder_adapter = Adapter(config, model.decoder.layers)
+    frozen = freeze(model, plan)
+    if model.decoder_adapter is not None and not frozen.keeps_decoder:
+        raise ConfigError("A decoder adapter is for a frozen decoder; freeze it, or leave the adapter out.")
+    return frozen
+
+
+def _baseline(model: GraftForConditionalGeneration, settings: TuneSettings) -> FreezePlan:
+    config = model.config
+    if config.bridge.kind != "aligned" or config.encoder_attention != "causal":
+        raise ConfigError(
+            "A causal baseline is the plain language model, which only a graft of recipe lossless with a causal "
+            "encoder computes; give one."
+        )
+    model.share_layers()
+    if settings.baseline == "causal-full":
+        return freeze(model, "none")
+    rank = settings.lora or rank_of_size(encoder_size(model), model.decoder.layers)
+    model.decoder_adapter = Adapter(AdapterConfig(kind="lora", rank=rank), model.decoder.layers)
+    model.encoder_adapter = model.decoder_adapter
+    return freeze(model, "decoder,encoder")
+
+
+def encoder_size(model: GraftForConditionalGeneration) -> int:
+    """Parameters that a full task encoder would train."""
+    return sum(parameter.numel() for part in (model.encoder, model.bridge) for parameter in part.parameters())
+
+
+def rank_of_size(size: int, layers: nn.Module) -> int:
+    """Rank at which a LoRA beside all linear maps of `layers` comes closest to `size` parameters; at least 1.
+
+    A map from D to D' costs D + D' parameters for each rank.
+    """
+    linears = (module for module in layers.modules() if isinstance(module, nn.Linear))
+    return max(1, round(size / sum(linear.in_features + linear.out_features for linear in linears)))
+
+
+def _freezes_encoder(plan: str) -> bool:
+    return "encoder" in (pattern.strip() for pattern in plan.split(","))

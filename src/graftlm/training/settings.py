@@ -1,0 +1,72 @@
+"""How to train: all settings of a run, checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from graftlm.errors import ConfigError
+from graftlm.model.adapter import KINDS, AdapterKind
+
+MAX_SEED = 2**32
+ADAPTER_RANK = 8
+Baseline = Literal["causal-lora", "causal-full"]
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings:
+    """How to train. One step is one update."""
+
+    freeze: str = "decoder"
+    lora: int | None = None
+    """Rank of a LoRA that trains in place of the encoder's weights, or of the baseline's."""
+    decoder_adapter: AdapterKind | None = None
+    """Kind of the parts that train beside the frozen decoder."""
+    adapter_rank: int | None = None
+    """Rank of a decoder adapter of kind lora; ADAPTER_RANK if not given."""
+    baseline: Baseline | None = None
+    """Train the plain language model instead, decoder-only."""
+    steps: int = 300
+    batch_size: int = 16
+    learning_rate: float = 3e-4
+    warmup_steps: int = 20
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    eval_every: int = 100
+    """Updates from one validation and checkpoint to the next; 0 is only after the last."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be a number above 0.")
+        if not 0 <= self.seed < MAX_SEED:
+            raise ConfigError(f"seed is {self.seed}; it must be between 0 and {MAX_SEED - 1}.")
+        for name in ("warmup_steps", "eval_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be below 0.")
+        for name in ("lora", "adapter_rank"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be a rank of at least 1.")
+        self._check_adapter()
+        self._check_baseline()
+
+    def _check_adapter(self) -> None:
+        if self.decoder_adapter not in (None, *KINDS):
+            raise ConfigError(f"decoder_adapter is {self.decoder_adapter!r}; choose none, {', '.join(KINDS)}.")
+        if self.decoder_adapter == "lora":
+            object.__setattr__(self, "adapter_rank", self.adapter_rank or ADAPTER_RANK)
+        elif self.adapter_rank is not None:
+            raise ConfigError("adapter_rank is the rank of decoder_adapter lora; choose that kind or leave it out.")
+
+    def _check_baseline(self) -> None:
+        if self.baseline is None:
+            return
+        if self.baseline not in BASELINES:
+            raise ConfigError(f"baseline is {self.baseline!r}; choose {' or '.join(BASELINES)}.")
+        if self.freeze != "decoder" or self.decoder_adapter is not None:
+            raise ConfigError("A baseline says itself what trains; leave out freeze and decoder_adapter.")
+        if self.baseline == "causal-full" and self.lora is not None:
+            raise ConfigError("baseline causal-full trains all weights; leave out lora, or choose causal-lora.")

@@ -1,0 +1,162 @@
+"""What a run trains: which parts each setting adds, frees and freezes."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from graftlm.errors import ConfigError
+from graftlm.model.config import BridgeConfig, GraftConfig
+from graftlm.model.modeling import GraftForConditionalGeneration
+from graftlm.training.prepare import encoder_size, prepare, rank_of_size
+from graftlm.training.settings import TuneSettings
+from tiny import LOSSLESS, graft, stack
+
+SHARED: dict[str, Any] = {
+    "encoder": stack(num_layers=2, final_norm=False),
+    "decoder": stack(),
+    "bridge": BridgeConfig(kind="aligned"),
+    "share_layers": True,
+}
+
+
+def shared() -> GraftForConditionalGeneration:
+    """A graft whose encoder uses the decoder's weights, as recipe lossless makes it."""
+    return graft(**SHARED)
+
+
+def trained(model: GraftForConditionalGeneration) -> set[str]:
+    """First parts of the names of what trains."""
+    return {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_shared_layers_are_held_and_stored_once(tmp_path: Any) -> None:
+    model = shared()
+    assert model.encoder.layers[1].mlp.up_proj.weight is model.decoder.layers[1].mlp.up_proj.weight
+    model.save_pretrained(tmp_path)
+    again = GraftForConditionalGeneration.from_pretrained(tmp_path)
+    assert again.encoder.layers[0].attention.q_proj.weight is again.decoder.layers[0].attention.q_proj.weight
+    assert torch.equal(again.encoder.layers[0].attention.q_proj.weight, model.encoder.layers[0].attention.q_proj.weight)
+    alone = graft(**LOSSLESS)
+    alone.save_pretrained(tmp_path / "alone")
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path, tmp_path / "alone")]
+    assert sizes[1] - sizes[0] >= 4 * encoder_size(model)
+
+
+def test_a_full_encoder_gets_weights_of_its_own() -> None:
+    model = shared()
+    before = {name: p.clone() for name, p in model.decoder.named_parameters()}
+    plan = prepare(model, TuneSettings())
+    assert trained(model) == {"encoder"}
+    assert plan.keeps_decoder
+    assert not model.config.share_layers
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.zero_()
+    assert all(torch.equal(p, before[name]) for name, p in model.decoder.named_parameters())
+
+
+def test_a_lora_leaves_the_layers_shared() -> None:
+    model = shared()
+    plan = prepare(model, TuneSettings(lora=2, decoder_adapter="ia3"))
+    assert trained(model) == {"encoder_adapter", "decoder_adapter"}
+    assert [row.group for row in plan.rows if row.trains] == ["encoder_adapter", "decoder_adapter"]
+    assert plan.keeps_decoder
+    assert model.config.share_layers
+
+
+def test_an_adapter_alone_leaves_the_encoder_as_it_is() -> None:
+    model = shared()
+    prepare(model, TuneSettings(freeze="decoder,encoder", decoder_adapter="lora"))
+    assert trained(model) == {"decoder_adapter"}
+    assert model.config.share_layers
+
+
+@pytest.mark.parametrize("baseline", ["causal-full", "causal-lora"])
+def test_baselines_train_one_set_of_weights_for_both_sides(baseline: Any) -> None:
+    model = shared()
+    plan = prepare(model, TuneSettings(baseline=baseline))
+    if baseline == "causal-full":
+        assert plan.trainable == sum(p.numel() for p in model.decoder.parameters())
+        assert not plan.keeps_decoder
+        return
+    assert model.encoder_adapter is model.decoder_adapter
+    assert plan.keeps_decoder
+    assert plan.trainable == pytest.approx(encoder_size(model), rel=0.1)
+
+
+def test_baselines_share_equal_copies_again_and_refuse_others() -> None:
+    model = graft(**SHARED | {"share_layers": False})
+    with pytest.raises(ConfigError, match="not a copy"):
+        prepare(model, TuneSettings(baseline="causal-full"))
+    model.load_state_dict(
+        {f"encoder.{name}": value for name, value in model.decoder.state_dict().items() if name in _names(model)},
+        strict=False,
+    )
+    prepare(model, TuneSettings(baseline="causal-full"))
+    assert model.encoder.layers[0].mlp_norm.weight is model.decoder.layers[0].mlp_norm.weight
+
+
+def _names(model: GraftForConditionalGeneration) -> set[str]:
+    return {name for name, _ in model.encoder.named_parameters()}
+
+
+def test_baselines_need_the_plain_language_model() -> None:
+    model = shared()
+    model.set_encoder_attention("bidirectional")
+    with pytest.raises(ConfigError, match="causal encoder"):
+        prepare(model, TuneSettings(baseline="causal-lora"))
+
+
+def test_an_adapter_is_for_a_frozen_decoder() -> None:
+    with pytest.raises(ConfigError, match="frozen decoder"):
+        prepare(shared(), TuneSettings(freeze="none", decoder_adapter="bias"))
+
+
+def test_new_parts_follow_the_seed() -> None:
+    def first(seed: int) -> torch.Tensor:
+        model = shared()
+        prepare(model, TuneSettings(lora=2, seed=seed))
+        return next(p for name, p in model.named_parameters() if "lora_A" in name)
+
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2))
+
+
+def test_rank_of_a_size() -> None:
+    layers = torch.nn.ModuleList([torch.nn.Linear(10, 20), torch.nn.Linear(30, 40)])
+    assert rank_of_size(1000, layers) == 10
+    assert rank_of_size(1, layers) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lora": 0}, "rank of at least 1"),
+        ({"decoder_adapter": "prefix"}, "choose none, bias"),
+        ({"decoder_adapter": "ia3", "adapter_rank": 4}, "adapter_rank"),
+        ({"adapter_rank": 4}, "adapter_rank"),
+        ({"baseline": "lora"}, "causal-lora or causal-full"),
+        ({"baseline": "causal-full", "lora": 4}, "leave out lora"),
+        ({"baseline": "causal-lora", "freeze": "none"}, "leave out freeze"),
+        ({"baseline": "causal-lora", "decoder_adapter": "bias"}, "decoder_adapter"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TuneSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoder": stack(num_layers=2)},
+        {"encoder": stack(num_layers=2, final_norm=False, mlp_bias=True)},
+        {"share_embeddings": False},
+    ],
+    ids=["final norm", "other shape", "own table"],
+)
+def test_layers_that_cannot_be_shared(changes: dict[str, Any]) -> None:
+    settings = SHARED | {"bridge": BridgeConfig(), "memory_norm": "none"} | changes
+    with pytest.raises(ConfigError, match="share_layers"):
+        GraftConfig(**settings)
