@@ -1,6 +1,5 @@
 """The engine: every request gets what it would get alone, whatever happens around it."""
 
-import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -179,14 +178,19 @@ def test_changes_under_a_stream_of_requests_lose_none(
 
     with ThreadPoolExecutor(3) as clients:
         streams = {name: clients.submit(client, name) for name in ("a", "b", "coming")}
-        for folder in itertools.islice(itertools.cycle([encoders["b"], encoders["a"]]), 12):
-            engine.add_task_encoder(folder, "coming")
-            engine.add_task_encoder(folder, "a")
-            engine.remove_task_encoder("coming")
-        changed.set()
+        try:
+            for name in "babababa":
+                engine.add_task_encoder(encoders[name], "coming")
+                engine.add_task_encoder(encoders[name], "a")
+                engine.remove_task_encoder("coming")
+                # From now on the new one answers, whatever the clients are in the middle of.
+                assert engine.generate([Request("the fox", "a")])[0].text == expect(name, "the fox")
+        finally:
+            changed.set()
         texts = {name: stream.result(20) for name, stream in streams.items()}
     either = {expect("a", "the fox"), expect("b", "the fox")}
-    assert set(texts["a"]) == either
+    assert texts["a"]
+    assert set(texts["a"]) <= either
     assert set(texts["coming"]) <= either
     assert set(texts["b"]) == {expect("b", "the fox")}
 

@@ -8,7 +8,6 @@ import pytest
 import tiny
 from graftlm.errors import RequestError
 from graftlm.model.modeling import GraftForConditionalGeneration
-from graftlm.model.task_encoder import TaskEncoder
 from graftlm.serving.scheduler import Scheduler
 from graftlm.serving.sequence import Sequence
 from graftlm.serving.text_stream import TextStream
@@ -18,7 +17,7 @@ from graftlm.serving.text_stream import TextStream
 def waiting(model: GraftForConditionalGeneration) -> list[Sequence]:
     return [
         Sequence(
-            encoder=TaskEncoder(model.encoder, model.bridge),
+            encoder=model.own_task_encoder,
             source_ids=[tiny.BOS, i],
             max_tokens=1,
             stream=TextStream(str),
