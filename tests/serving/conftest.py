@@ -17,6 +17,7 @@ import tiny
 from graftlm.adaptation.task_encoder import load_task_encoder
 from graftlm.data.task import Task
 from graftlm.generation.text import generate_texts
+from graftlm.model.adapter import AdapterConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.serving.engine import Engine
 
@@ -29,14 +30,14 @@ def model() -> GraftForConditionalGeneration:
 
 @pytest.fixture(scope="session")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Task encoders `a` and `b` of one task each, and `mixed` of two."""
+    """Task encoders `a` and `b` of one task each, and `mixed` of two; all but `a` have a decoder adapter."""
     root = tmp_path_factory.mktemp("encoders")
     task = Task(name="tiny", max_new_tokens=MAX_NEW_TOKENS)
     asked = Task(name="asked", max_new_tokens=6, source_template="Q: {source}")
     return {
         "a": write_encoder(root / "a", 1, task),
-        "b": write_encoder(root / "b", 2, task),
-        "mixed": write_encoder(root / "mixed", 3, task, asked),
+        "b": write_encoder(root / "b", 2, task, adapter=AdapterConfig(kind="lora", rank=2)),
+        "mixed": write_encoder(root / "mixed", 3, task, asked, adapter=AdapterConfig(kind="ia3")),
     }
 
 
