@@ -65,7 +65,7 @@ def table(task: str, arms: dict[str, Summary]) -> list[str]:
     """The README's table of one task, line by line."""
     names = [*METRICS[task], "loss", "source_gain"]
     heads = [LABELS.get(name, name.replace("_", " ")) for name in names]
-    lines = ["| arm | " + " | ".join(heads) + " | trained | stored |", "|---" * (len(names) + 3) + "|"]
+    lines = ["| | " + " | ".join(heads) + " | trained | stored |", "|---" * (len(names) + 3) + "|"]
     for name, summary in arms.items():
         cells = [interval(summary["metrics"][metric]) for metric in names]
         size = f"{summary['bytes'] / 1e6:.1f} MB" if summary["bytes"] else "–"

@@ -6,7 +6,7 @@ The graft of recipe t5gemma and transformers' T5GemmaForConditionalGeneration ho
 agree before anything is timed. A step is forward, backward, fused AdamW on what trains, and zero_grad; decoder and head
 take no gradients where the case says frozen. Stock runs eager attention, the only one that it supports here.
 
-Time: both sides alternate in one process on one thread, milliseconds, medians. Memory: the peak resident size over
+Time: both sides, frozen and not, take turns in one process on one thread; milliseconds, medians. Memory: the peak resident size over
 two steps less the size before the first, in MB, so activations, gradients and optimizer state; each side has
 a fresh process, which has loaded its kernels on a tiny batch before.
 """
@@ -168,24 +168,26 @@ def stepper(model: nn.Module, given: dict[str, Tensor]) -> Callable[[], None]:
     return step
 
 
-def times(size: Size, case: Case) -> dict[str, float]:
-    """Median milliseconds of a step of both sides, run in turn."""
-    models = {side: build(side, size, case) for side in (OURS, STOCK)}
-    copy_weights(models[OURS], models[STOCK])
+def times(size: Size, cases: list[Case]) -> dict[Case, dict[str, float]]:
+    """Median milliseconds of a step of both sides in cases of one arithmetic, all run in turn."""
     given = batch(size.rows, size.tokens, size.vocabulary)
-    with torch.no_grad():
-        losses = [model(**given, use_cache=False).loss.item() for model in models.values()]
-    tolerance = 1e-4 if case.dtype == torch.float32 else 2e-2
-    assert abs(losses[0] - losses[1]) <= tolerance, f"{case.name}: the losses differ: {losses}"
-    steps = {side: stepper(model, given) for side, model in models.items()}
-    found: dict[str, list[float]] = {side: [] for side in steps}
+    steps: dict[tuple[Case, str], Callable[[], None]] = {}
+    for case in cases:
+        models = {side: build(side, size, case) for side in (OURS, STOCK)}
+        copy_weights(models[OURS], models[STOCK])
+        with torch.no_grad():
+            losses = [model(**given, use_cache=False).loss.item() for model in models.values()]
+        tolerance = 1e-4 if case.dtype == torch.float32 else 2e-2
+        assert abs(losses[0] - losses[1]) <= tolerance, f"{case.name}: the losses differ: {losses}"
+        steps |= {(case, side): stepper(model, given) for side, model in models.items()}
+    found: dict[tuple[Case, str], list[float]] = {key: [] for key in steps}
     for run in range(size.runs + 1):
-        for side in sorted(steps, reverse=run % 2 == 1):
+        for key in list(steps)[:: -1 if run % 2 else 1]:
             start = time.perf_counter()
-            steps[side]()
+            steps[key]()
             if run:
-                found[side].append((time.perf_counter() - start) * 1e3)
-    return {side: statistics.median(values) for side, values in found.items()}
+                found[key].append((time.perf_counter() - start) * 1e3)
+    return {case: {side: statistics.median(found[case, side]) for side in (OURS, STOCK)} for case in cases}
 
 
 def resident(field: str) -> float:
@@ -227,18 +229,19 @@ def row(case: str, unit: str, found: dict[str, float]) -> dict[str, Any]:
 
 
 def rows(size: Size, cases: list[Case]) -> list[dict[str, Any]]:
-    """Time and memory of every case; where one comes frozen and not, also the share of the memory that is left.
-
-    Times of two cases are not compared: they are not taken in turn.
-    """
-    lines = [row(f"step time, {case.name}", "ms", times(size, case)) for case in cases]
+    """Time and memory of every case; where one comes frozen and not, also the share that is left of both."""
+    taken: dict[Case, dict[str, float]] = {}
+    for arithmetic in dict.fromkeys(case.arithmetic for case in cases):
+        taken |= times(size, [case for case in cases if case.arithmetic == arithmetic])
     added = {case: memories(size, case) for case in cases}
-    lines += [row(f"memory that steps add, {case.name}", "MB", found) for case, found in added.items()]
-    for case in cases:
-        whole = dataclasses.replace(case, frozen=False)
-        if case.frozen and whole in added:
-            share = {side: added[case][side] / added[whole][side] for side in (OURS, STOCK)}
-            lines.append(row(f"memory that steps add, {case.arithmetic}, frozen / everything trains", "share", share))
+    lines = []
+    for what, unit, figures in (("step time", "ms", taken), ("memory that steps add", "MB", added)):
+        lines += [row(f"{what}, {case.name}", unit, found) for case, found in figures.items()]
+        for case in cases:
+            whole = dataclasses.replace(case, frozen=False)
+            if case.frozen and whole in figures:
+                share = {side: figures[case][side] / figures[whole][side] for side in (OURS, STOCK)}
+                lines.append(row(f"{what}, {case.arithmetic}, frozen / everything trains", "share", share))
     return lines
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Command
-from graftlm.demo.arms import ARMS, LIVE, TASKS
+from graftlm.demo.arms import LIVE, TASKS
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def test_everything_is_kept_in_a_folder(graftlm: Command, tmp_path: Path) -> Non
     out = tmp_path / "demo"
     run = graftlm("demo", "--quick", "--out", out)
     assert run.code == 0, run.err
-    for words in ("Largest logit difference", "source_gain", "6 of 6 targets", "On e2e_nlg", "On snips", "--quick"):
+    for words in ("Largest logit difference", "source_gain", "6 of 6 targets", "--quick"):
         assert words in run.out
     record = json.loads((out / "demo.json").read_text())
     assert record["check"]["logit_difference"] < 1e-4
@@ -28,11 +28,11 @@ def test_everything_is_kept_in_a_folder(graftlm: Command, tmp_path: Path) -> Non
     assert [set(record["live"]), set(record["results"])] == [set(TASKS)] * 2
     for task in TASKS:
         assert set(record["live"][task]) == set(LIVE)
-        assert set(record["results"][task]) == set(ARMS)
+        assert set(record["results"][task]) == set(LIVE)
         assert (out / f"{task}-frozen" / "README.md").is_file()
     page = (out / "report.html").read_text()
     assert page.count("<svg") == 5
-    for words in ("Task e2e_nlg", "Task snips", "2 encoder–decoders", "committed, 3 seeds", "bit for bit"):
+    for words in ("Task e2e_nlg", "Task snips", "2 encoder–decoders", "so few updates", "bit for bit"):
         assert words in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 

@@ -28,4 +28,4 @@ def test_the_frozen_step_costs_no_more_than_stock() -> None:
 def test_it_runs(tmp_path: Path) -> None:
     out = tmp_path / "frozen.json"
     subprocess.run([sys.executable, ROOT / "benchmarks/frozen.py", "--quick", "--out", out], check=True)
-    assert len(ratios(out)) == 2 + 2 + 1
+    assert len(ratios(out)) == 2 * (2 + 1)

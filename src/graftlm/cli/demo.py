@@ -31,6 +31,7 @@ def demo(
     """Graft the embedded language model, teach it two tasks, compare the ways, serve both, and write a report."""
     from transformers.utils import logging
 
+    import graftlm.hf  # noqa: F401 - gives the model add_task_encoder, which the engine calls
     from graftlm.demo.page import demo_page
     from graftlm.demo.run_arm import Budget
     from graftlm.demo.story import Demo, run_demo
@@ -47,7 +48,7 @@ def demo(
     start = time.perf_counter()
     budget = Budget(steps=QUICK_STEPS, limit=QUICK_LIMIT) if quick else Budget()
     with _folder(out) as folder:
-        record = run_demo(Demo(folder, budget, full, progress_console(), typer.echo))
+        record = run_demo(Demo(folder, budget, full, quick, progress_console(), typer.echo))
         record["seconds"] = round(time.perf_counter() - start, 1)
         write_json(folder / "demo.json", record)
         report = folder / "report.html" if out is not None else REPORT

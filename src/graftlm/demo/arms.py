@@ -12,6 +12,8 @@ class Arm:
     """One way to teach a task; all arms have the same data, order of examples, batches and number of updates."""
 
     title: str
+    trains: str
+    """What is trained, in words."""
     recipe: str = "lossless"
     bidirectional: bool = True
     """The encoder sees both sides."""
@@ -27,32 +29,50 @@ class Arm:
 
 ALL, LORA = {"freeze": "none"}, {"decoder_adapter": "lora", "adapter_rank": 8}
 ARMS: dict[str, Arm] = {
-    "un-tuned": Arm(title="un-tuned graft", bidirectional=False, settings=None),
-    "frozen": Arm(title="encoder, decoder frozen"),
-    "frozen-shuffled": Arm(title="the same, sources shuffled (control)", shuffled=True),
-    "frozen-adapter": Arm(title="encoder + decoder adapter (LoRA 8)", settings=LORA),
+    "un-tuned": Arm(
+        title="un-tuned graft", trains="nothing, it is as recipe lossless makes it", bidirectional=False, settings=None
+    ),
+    "frozen": Arm(title="frozen decoder", trains="the encoder, bidirectional, on the frozen decoder"),
+    "frozen-shuffled": Arm(
+        title="shuffled sources", trains="control: the same, each target with another example's source", shuffled=True
+    ),
+    "frozen-adapter": Arm(
+        title="frozen + adapter",
+        trains="the same encoder, and a LoRA of rank 8 beside the frozen decoder",
+        settings=LORA,
+    ),
     "adapter": Arm(
-        title="decoder adapter alone (LoRA 8)",
+        title="adapter alone",
+        trains="only that LoRA; the encoder stays the language model's",
         bidirectional=False,
         settings=LORA | {"freeze": "decoder,encoder"},
         learning_rate=1e-2,
     ),
-    "everything": Arm(title="everything trained", settings=ALL, learning_rate=1e-3, whole=True),
+    "everything": Arm(
+        title="everything trained", trains="encoder and decoder", settings=ALL, learning_rate=1e-3, whole=True
+    ),
     "causal-full": Arm(
-        title="plain LLM, everything trained",
+        title="plain LLM, full",
+        trains="the language model, decoder-only",
         bidirectional=False,
         settings={"baseline": "causal-full"},
         learning_rate=1e-3,
         whole=True,
     ),
     "causal-lora": Arm(
-        title="plain LLM, LoRA as large as the encoder",
+        title="plain LLM, LoRA",
+        trains="one LoRA on it, as large as the encoder",
         bidirectional=False,
         settings={"baseline": "causal-lora"},
         learning_rate=1e-3,
     ),
     "t5gemma": Arm(
-        title="recipe t5gemma, everything trained", recipe="t5gemma", settings=ALL, learning_rate=1e-3, whole=True
+        title="recipe t5gemma",
+        trains="encoder, decoder and cross-attention of that recipe",
+        recipe="t5gemma",
+        settings=ALL,
+        learning_rate=1e-3,
+        whole=True,
     ),
 }
 LIVE = ("un-tuned", "frozen", "frozen-adapter")

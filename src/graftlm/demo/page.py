@@ -7,7 +7,6 @@ from typing import Any
 
 from graftlm.demo.arms import ARMS
 from graftlm.demo.results import Summary
-from graftlm.demo.verdict import verdict
 from graftlm.reports import blocks
 from graftlm.reports.blocks import SampleRow
 from graftlm.reports.figures import Curve
@@ -24,7 +23,8 @@ def demo_page(record: Mapping[str, Any]) -> Page:
     """The page of a demo's record, as `run_demo` makes it."""
     sections = [Section("The graft is the language model", [_check(record["check"])])]
     for task, results in record["results"].items():
-        sections.append(Section(f"Task {task}", _task(task, results, record["live"][task])))
+        words = record["verdicts"].get(task, "After so few updates the figures say nothing but that everything runs.")
+        sections.append(Section(f"Task {task}", [element("p", words), *_task(task, results, record["live"][task])]))
     sections.append(Section("Memory", [_memory(record)]))
     sections.append(Section("Both tasks from one decoder", [_served(record["served"])]))
     lead = (
@@ -50,6 +50,7 @@ def _task(task: str, results: Mapping[str, Summary], live: Mapping[str, Any]) ->
     rows = [
         [
             ARMS[name].title,
+            ARMS[name].trains,
             "this run" if name in live else f"committed, {summary['seeds']} seeds",
             f"{summary['parameters']:,}",
             bytes_text(summary["bytes"]) if summary["bytes"] else "–",
@@ -58,9 +59,8 @@ def _task(task: str, results: Mapping[str, Summary], live: Mapping[str, Any]) ->
     ]
     curves = {ARMS[name].title: _curve(row["run"]) for name, row in live.items() if row["run"] is not None}
     return [
-        element("p", verdict(task, results)),
         blocks.metrics(arms, f"{task}, test"),
-        table("Where the figures are from", ["arm", "measured", "parameters trained", "stored (fp32)"], rows),
+        table("What the arms are", ["", "trains", "figures from", "parameters", "stored (fp32)"], rows, figures=False),
         blocks.learning_curves(curves, f"Learning curves, {task}"),
         element("h3", "Samples"),
         blocks.samples(_samples(live)),

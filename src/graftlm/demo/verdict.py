@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from graftlm.demo.arms import ARMS
 from graftlm.demo.results import Summary
 
 
@@ -25,7 +26,7 @@ def verdict(task: str, results: Mapping[str, Summary]) -> str:
         )
         if not holds
     ]
-    ranking = f"The lowest test loss is that of {best!r} ({others[best]:.2f})."
+    ranking = f"Of all arms, “{ARMS[best].title}” has the lowest test loss ({others[best]:.2f})."
     if failed:
         reasons = "; ".join(failed)
         return f"On {task} the frozen decoder without an adapter does not do at this scale: {reasons}. {ranking}"

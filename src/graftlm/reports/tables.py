@@ -27,13 +27,13 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *
 
 
 def metric_table(caption: str, arms: Mapping[str, Mapping[str, Interval]]) -> Html:
-    """Metrics down, arms across: value (low to high)."""
+    """Arms down, metrics across: value (low to high)."""
     names = metric_names(arms)
     rows = [
-        [LABELS.get(name, name), *(_interval(metrics[name]) if name in metrics else "–" for metrics in arms.values())]
-        for name in names
+        [arm, *(_interval(metrics[name]) if name in metrics else "–" for name in names)]
+        for arm, metrics in arms.items()
     ]
-    return table(caption, ["metric", *arms], rows)
+    return table(caption, ["", *(LABELS.get(name, name) for name in names)], rows)
 
 
 def metric_names(arms: Mapping[str, Mapping[str, Interval]]) -> list[str]:
