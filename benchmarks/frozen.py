@@ -6,9 +6,9 @@ The graft of recipe t5gemma and transformers' T5GemmaForConditionalGeneration ho
 agree before anything is timed. A step is forward, backward, fused AdamW on what trains, and zero_grad; decoder and head
 take no gradients where the case says frozen. Stock runs eager attention, the only one that it supports here.
 
-Time: both sides, frozen and not, take turns in one process on one thread; milliseconds, medians. Memory: the peak resident size over
-two steps less the size before the first, in MB, so activations, gradients and optimizer state; each side has
-a fresh process, which has loaded its kernels on a tiny batch before.
+Time: both sides, frozen and not, take turns in one process on one thread; milliseconds, medians. Memory: the peak
+resident size over two steps less the size before the first, in MB, so activations, gradients and optimizer state; each
+side has a fresh process, which has loaded its kernels on a tiny batch before.
 """
 
 import argparse
