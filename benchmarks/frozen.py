@@ -69,7 +69,7 @@ class Size:
     rows: int = 8
     tokens: int = 64
     """Of a source, and of a target."""
-    runs: int = 5
+    runs: int = 3
 
 
 QUICK = Size(layers=2, width=128, vocabulary=2_000, rows=2, tokens=16, runs=2)
