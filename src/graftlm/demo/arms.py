@@ -20,7 +20,7 @@ class Arm:
     settings: Mapping[str, Any] | None = field(default_factory=dict)
     """Fields of TuneSettings that differ from the defaults; None does not train at all."""
     learning_rate: float = 3e-3
-    """The better of two by validation loss: e2e_nlg, one seed, 100 updates."""
+    """Chosen by hand, on one seed of e2e_nlg."""
     shuffled: bool = False
     """Every training target comes with the source of another one: a control that can learn only the targets."""
     whole: bool = False
