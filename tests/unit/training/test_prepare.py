@@ -72,6 +72,13 @@ def test_an_adapter_alone_leaves_the_encoder_as_it_is() -> None:
     assert model.config.share_layers
 
 
+@pytest.mark.parametrize("plan", ["encoder", "decoder,encoder,!encoder.layers.1.*", "none"])
+def test_a_plan_means_one_side_without_the_other(plan: str) -> None:
+    model, copied = shared(), graft(**LOSSLESS)
+    assert prepare(model, TuneSettings(freeze=plan)).trained == prepare(copied, TuneSettings(freeze=plan)).trained
+    assert not model.config.share_layers
+
+
 @pytest.mark.parametrize("baseline", ["causal-full", "causal-lora"])
 def test_baselines_train_one_set_of_weights_for_both_sides(baseline: Any) -> None:
     model = shared()
@@ -108,9 +115,11 @@ def test_baselines_need_the_plain_language_model() -> None:
         prepare(model, TuneSettings(baseline="causal-lora"))
 
 
-def test_an_adapter_is_for_a_frozen_decoder() -> None:
+@pytest.mark.parametrize("parts", [{"decoder_adapter": "bias"}, {"lora": 2}], ids=["adapter", "lora"])
+@pytest.mark.parametrize("plan", ["none", "encoder", "decoder,!embeddings"])
+def test_adapters_go_with_a_frozen_decoder(plan: str, parts: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="frozen decoder"):
-        prepare(shared(), TuneSettings(freeze="none", decoder_adapter="bias"))
+        prepare(shared(), TuneSettings(freeze=plan, **parts))
 
 
 def test_new_parts_follow_the_seed() -> None:
