@@ -71,6 +71,9 @@ def tune(
     from graftlm.training.tune import show_plan
     from graftlm.training.tune import tune as train
 
+    # A recipe's value comes past the option's own check.
+    if eval_limit < 1:
+        raise ConfigError(f"eval_limit is {eval_limit}; it must be at least 1.")
     out = out.absolute()
     checkpoint = _checkpoint(out, resume)
     settings = TuneSettings(
