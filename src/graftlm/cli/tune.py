@@ -71,9 +71,6 @@ def tune(
     from graftlm.training.tune import show_plan
     from graftlm.training.tune import tune as train
 
-    # A recipe's value comes past the option's own check.
-    if eval_limit < 1:
-        raise ConfigError(f"eval_limit is {eval_limit}; it must be at least 1.")
     out = out.absolute()
     checkpoint = _checkpoint(out, resume)
     settings = TuneSettings(
@@ -136,6 +133,9 @@ def _mixture(
 def _validation(
     graft: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], limit: int
 ) -> dict[str, list[Example]]:
+    # A recipe's value comes past the option's own check.
+    if limit < 1:
+        raise ConfigError(f"eval_limit is {limit}; it must be at least 1.")
     examples = {t.name: _examples(graft, tokenizer, t, "validation", limit) for t in tasks if t.validation}
     unseen = [t.name for t in tasks if not t.validation]
     if examples and unseen:

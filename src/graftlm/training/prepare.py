@@ -15,9 +15,9 @@ from graftlm.training.settings import TuneSettings
 def prepare(model: GraftForConditionalGeneration, settings: TuneSettings) -> FreezePlan:
     """Give `model` the parts that train, and freeze the others.
 
-    An encoder that shares the decoder's weights gets its own, unless the plan freezes both. The baselines are the plain language model,
-    decoder-only: a lossless graft whose encoder is causal and shares every weight with the decoder computes just that,
-    and a LoRA that stands on both sides is a LoRA on that model.
+    An encoder that shares the decoder's weights gets its own, unless the plan freezes both. The baselines are the
+    plain language model, decoder-only: a lossless graft whose encoder is causal and shares every weight with the
+    decoder computes just that, and a LoRA that stands on both sides is a LoRA on that model.
     Raises: ConfigError for parts that do not go together, and as `freeze`.
     """
     with torch.random.fork_rng(devices=[]):

@@ -326,7 +326,12 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
 
 def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     model = tuned({"lora": 2, "decoder_adapter": "ia3"}, **SHARED)
-    run = {"model": {"path": str(tmp_path / "base")}, "settings": {"steps": 7}, "parameters": {"trainable": 1234}, "best": {"loss": 1.5, "step": 3}}
+    run = {
+        "model": {"path": str(tmp_path / "base")},
+        "settings": {"steps": 7},
+        "parameters": {"trainable": 1234},
+        "best": {"loss": 1.5, "step": 3},
+    }
     save_task_encoder(model, tmp_path / "e", name="parse", tasks=[{"name": "mtop"}], run=run)
     card = (tmp_path / "e" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: graftlm\n")
