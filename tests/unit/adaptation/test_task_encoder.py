@@ -182,7 +182,7 @@ def test_an_encoder_of_another_decoder_is_not_attached(tmp_path: Path) -> None:
     assert other.task_encoders == {}
 
 
-@pytest.mark.parametrize("field", ["decoder", "encoder", "settings", "tasks"])
+@pytest.mark.parametrize("field", ["decoder", "encoder", "settings", "tasks", "encoder_adapter", "one_adapter"])
 def test_a_manifest_without_a_field_is_damaged(tmp_path: Path, field: str) -> None:
     write(changed(graft()), tmp_path / "e")
     path = tmp_path / "e" / "task_encoder.json"
@@ -319,6 +319,12 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=words):
             load_task_encoder(graft(**SHARED), tmp_path / "e")
     config.write_text(json.dumps(values))
+    manifest = tmp_path / "e" / "task_encoder.json"
+    whole = manifest.read_text()
+    manifest.write_text(whole.replace('"rank"', '"r"'))
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_task_encoder(graft(**SHARED), tmp_path / "e")
+    manifest.write_text(whole)
     (config.parent / "adapter_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors"):
         load_task_encoder(graft(**SHARED), tmp_path / "e")
