@@ -10,7 +10,7 @@ from graftlm.model.config import BridgeConfig, GraftConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.prepare import encoder_size, prepare, rank_of_size
 from graftlm.training.settings import TuneSettings
-from tiny import LOSSLESS, graft, stack
+from tiny import GRAFTS, LOSSLESS, graft, stack
 
 SHARED: dict[str, Any] = {
     "encoder": stack(num_layers=2, final_norm=False),
@@ -154,6 +154,15 @@ def test_rank_of_a_size() -> None:
 def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TuneSettings(**settings)
+
+
+def test_equal_weights_that_no_config_can_call_shared(tmp_path: Any) -> None:
+    model = graft(**GRAFTS["separate-bos"])
+    model.load_state_dict({f"encoder.{name}": model.decoder.state_dict()[name] for name in _names(model)}, strict=False)
+    with pytest.raises(ConfigError, match="cannot be shared"):
+        model.share_layers()
+    model.save_pretrained(tmp_path)
+    assert not GraftForConditionalGeneration.from_pretrained(tmp_path).config.share_layers
 
 
 @pytest.mark.parametrize(
