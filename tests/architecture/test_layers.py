@@ -14,8 +14,8 @@ LAYERS: list[set[str]] = [
     {"model", "data"},
     {"families", "generation", "objectives"},
     {"adaptation", "training", "evaluation", "serving", "reports"},
-    {"demo"},
-    {"cli", "hf", "__init__"},
+    {"demo", "hf"},
+    {"cli", "__init__"},
 ]
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 FILES = sorted(ROOT.rglob("*.py"))

@@ -43,7 +43,10 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(graftlm: Command, recipe: P
         ("stepps=2", "did you mean 'steps'"),
         ("steps", "write FIELD=VALUE"),
         ("steps=many", "steps is 'many'"),
-        ("resume=true", "unknown field 'resume'"),
+        ("resume=true", "unknown field 'resume'; known are"),
+        ("lora=yes", "lora is True"),
+        ("eval_limit=0", "eval_limit is 0"),
+        ("task=[]", "lacks task"),
         ("task=nowhere.yaml", "nowhere.yaml"),
         ("out=null", "lacks out"),
         ("model={", "no value"),
@@ -51,6 +54,15 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(graftlm: Command, recipe: P
 )
 def test_bad_recipes_are_one_sentence(graftlm: Command, recipe: Path, change: str, words: str) -> None:
     run = graftlm("train", recipe, change)
+    assert run.code == 2
+    assert words in run.err
+    assert run.err.count("graftlm: error:") == 1
+
+
+@pytest.mark.parametrize(("line", "words"), [("out:", "lacks out"), ("out: [a]", "out is ['a']")])
+def test_out_is_a_name(graftlm: Command, recipe: Path, line: str, words: str) -> None:
+    recipe.write_text(recipe.read_text().replace("out: encoder", line))
+    run = graftlm("train", recipe)
     assert run.code == 2
     assert words in run.err
     assert run.err.count("graftlm: error:") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 CARD = "README.md"
@@ -17,7 +18,7 @@ SHOWN = ("freeze", "steps", "batch_size", "learning_rate", "seed")
 
 def model_card(manifest: Mapping[str, Any]) -> str:
     """Markdown with the front matter that the hub reads; `manifest` is that of the task encoder."""
-    name, base = manifest["name"], manifest["decoder"]["path"]
+    name, base = manifest["name"], _base(manifest)
     tasks = ", ".join(task["name"] for task in manifest["tasks"])
     front = ["library_name: graftlm", "tags: [graftlm, encoder-decoder, task-encoder]"]
     lines = ["---", *front, "---", "", f"# {name}", ""]
@@ -31,9 +32,9 @@ def model_card(manifest: Mapping[str, Any]) -> str:
 
 
 def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
-    settings, run, decoder = manifest["settings"], manifest["run"], manifest["decoder"]
+    settings, run = manifest["settings"], manifest["run"]
     facts = {
-        "decoder": f"fingerprint `{decoder['fingerprint'][:16]}…`, tuned on `{decoder['path']}`",
+        "decoder": f"fingerprint `{manifest['decoder']['fingerprint'][:16]}…`, tuned on `{_base(manifest)}`",
         "encoder": f"{manifest['encoder']['num_layers']} layers, {settings['encoder_attention']}, with "
         + WEIGHTS[manifest["encoder_weights"]],
         "bridge": manifest["bridge"]["kind"],
@@ -50,6 +51,12 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
     if run.get("best"):
         facts["validation loss"] = f"{run['best']['loss']:.3f} nats per target token, at update {run['best']['step']}"
     return facts
+
+
+def _base(manifest: Mapping[str, Any]) -> str:
+    """The graft as it was asked for; of a folder's full path only the name, since a card is made to be shared."""
+    given = manifest["run"].get("model", {}).get("path") or manifest["decoder"]["path"] or "PATH/TO/THE/GRAFT"
+    return PurePath(given).name if PurePath(given).is_absolute() else str(given)
 
 
 def _adapter(values: Mapping[str, Any] | None) -> str:

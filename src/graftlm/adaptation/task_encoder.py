@@ -28,6 +28,8 @@ MANIFEST = "task_encoder.json"
 FORMAT = 3
 FIELDS = ("name", "decoder", "encoder", "encoder_weights", "bridge", "settings", "tasks")
 """What a manifest must hold, beside its format and the record of its run."""
+ADAPTERS = ("encoder_sha256", "encoder_adapter", "decoder_adapter", "one_adapter")
+"""What it must hold too, if only to say that there is none."""
 PARTS = ("encoder.", "bridge.")
 SETTINGS = ("encoder_attention", "share_embeddings")
 """Fields of GraftConfig that belong to the encoder's side and travel with it."""
@@ -89,6 +91,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {manifest.get('format')!r}; this graftlm reads format {FORMAT}.")
     missing = [field for field in FIELDS if not manifest.get(field)]
+    missing += [field for field in ADAPTERS if field not in manifest]
     if missing:
         raise CheckpointError(f"{path} is damaged (no {missing[0]!r}); tune the task encoder again.")
     return manifest
@@ -165,7 +168,13 @@ def _read(model: GraftForConditionalGeneration, folder: str | Path) -> tuple[dic
 
 
 def _adapter(values: dict[str, Any] | None, layers: Layers, folder: Path, side: Side) -> Adapter | None:
-    return None if values is None else load_adapter(AdapterConfig(**values), layers, folder, side)
+    if values is None:
+        return None
+    try:
+        config = AdapterConfig(**values)
+    except TypeError as error:
+        raise CheckpointError(f"{folder / MANIFEST} is damaged ({error}); tune the task encoder again.") from error
+    return load_adapter(config, layers, folder, side)
 
 
 def _parts(

@@ -41,21 +41,20 @@ def read_recipe(path: Path, changes: list[str]) -> dict[str, Any]:
     for name, value in values.items():
         if name in ("model", "task"):
             values[name] = [_beside(path, v) for v in value] if isinstance(value, list) else _beside(path, value)
-        elif name == "out":
-            values[name] = path.parent / str(value)
+        elif name == "out" and isinstance(value, str):
+            values[name] = path.parent / value
     for change in changes:
         name, found, text = change.partition("=")
         if not found:
             raise ConfigError(f"{change!r} is no change; write FIELD=VALUE, such as steps=500.")
         values[name.strip().replace("-", "_")] = _parsed(text)
-    fields = get_type_hints(tune)
-    del fields["return"]
+    fields = {name: kind for name, kind in get_type_hints(tune).items() if name not in ("return", "resume", "dry_run")}
     for name in values:
-        if name not in fields or name in ("resume", "dry_run"):
+        if name not in fields:
             close = difflib.get_close_matches(name, fields, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(fields)}."
             raise ConfigError(f"{path} has an unknown field {name!r}; {hint}")
-    missing = [name for name in ("model", "task", "out") if values.get(name) is None]
+    missing = [name for name in ("model", "task", "out") if values.get(name) in (None, [])]
     if missing:
         raise ConfigError(f"{path} lacks {' and '.join(missing)}; add a line `{missing[0]}: …`.")
     if not isinstance(values["task"], list):
@@ -69,11 +68,13 @@ def _typed(path: Path, values: dict[str, Any], fields: Any) -> dict[str, Any]:
 
     checked = dict(values)
     for name, value in values.items():
+        if isinstance(value, bool):
+            raise ConfigError(f"{path}: {name} is {value}, as YAML reads yes and no; give a number, or text in quotes.")
         try:
             kind = pydantic.TypeAdapter(fields[name])
             checked[name] = kind.validate_python(value)
         except pydantic.ValidationError as error:
-            reason = error.errors()[0]["msg"].replace("Input should", "it should")
+            reason = error.errors()[0]["msg"].replace("Input", "it", 1)
             raise ConfigError(f"{path}: {name} is {value!r}; {reason}.") from error
     return checked
 

@@ -133,6 +133,9 @@ def _mixture(
 def _validation(
     graft: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], limit: int
 ) -> dict[str, list[Example]]:
+    # A recipe's value comes past the option's own check.
+    if limit < 1:
+        raise ConfigError(f"eval_limit is {limit}; it must be at least 1.")
     examples = {t.name: _examples(graft, tokenizer, t, "validation", limit) for t in tasks if t.validation}
     unseen = [t.name for t in tasks if not t.validation]
     if examples and unseen:

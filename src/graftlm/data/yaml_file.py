@@ -22,5 +22,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or error
         raise TaskError(f"{path}{place}: not valid YAML ({' '.join(str(reason).split())}); correct it.") from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise TaskError(f"{path} must hold fields such as `name: …` and `train: …`.")
+        raise TaskError(f"{path} must hold fields, each a line such as `name: value`.")
     return values

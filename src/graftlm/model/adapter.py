@@ -126,12 +126,15 @@ class Adapter(nn.Module):
 
     @torch.no_grad()
     def merge(self, layers: Iterable[nn.Module]) -> None:
-        """Add LoRA's products to the weights of the layers that it stands beside."""
+        """Give the layers that it stands beside new weights, with LoRA's products added."""
         for layer, deltas in zip(layers, self.layers, strict=True):
             for name, delta in deltas.named_modules():
                 if isinstance(delta, LoRA):
-                    weight = cast(nn.Linear, layer.get_submodule(name)).weight
-                    weight += (delta.scale * delta.lora_B.weight.float() @ delta.lora_A.weight.float()).to(weight.dtype)
+                    linear = cast(nn.Linear, layer.get_submodule(name))
+                    product = delta.scale * delta.lora_B.weight.float() @ delta.lora_A.weight.float()
+                    # The old weight may be another task encoder's too.
+                    merged = linear.weight + product.to(linear.weight.dtype)
+                    linear.weight = nn.Parameter(merged, requires_grad=linear.weight.requires_grad)
 
 
 class RowDelta(NamedTuple):
@@ -176,10 +179,10 @@ def adapted(linear: nn.Module, x: Tensor, deltas: Sequence[RowDelta] | None) -> 
         part = x if rows is None else x[rows]
         changed = delta.before(part)
         if changed is not part:
-            x = changed if rows is None else x.index_copy(0, rows, changed)
+            # Under autocast a delta may come in another dtype than the map's input or output.
+            x = changed if rows is None else x.index_copy(0, rows, changed.to(x.dtype))
     y: Tensor = linear(x)
     for delta, rows in deltas or ():
-        # Under autocast the delta may come in another dtype than the map's output.
         y = delta.after(x, y) if rows is None else y.index_copy(0, rows, delta.after(x[rows], y[rows]).to(y.dtype))
     return y
 

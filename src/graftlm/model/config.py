@@ -287,7 +287,12 @@ class GraftConfig(_StackedConfig):
         if self.encoder is not None and self.decoder is not None:
             self._check()
 
-    def _can_share_layers(self, encoder: StackConfig, decoder: StackConfig) -> bool:
+    @property
+    def can_share_layers(self) -> bool:
+        """The encoder has the decoder's shape and table, at most as many layers, and no norm after them."""
+        encoder, decoder = self.encoder, self.decoder
+        assert isinstance(encoder, StackConfig)
+        assert isinstance(decoder, StackConfig)
         alike = dataclasses.replace(
             encoder,
             num_layers=decoder.num_layers,
@@ -323,7 +328,7 @@ class GraftConfig(_StackedConfig):
             decoder.hidden_size,
         ):
             raise ConfigError("share_embeddings needs one vocabulary and one width on both sides; set it to false.")
-        if self.share_layers and not self._can_share_layers(encoder, decoder):
+        if self.share_layers and not self.can_share_layers:
             raise ConfigError(
                 "share_layers needs share_embeddings and an encoder of the decoder's shape, without a final norm and "
                 "with at most as many layers; set it to false."

@@ -90,15 +90,16 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
     def share_layers(self) -> None:
         """Let the encoder use the decoder's own weights, layer by layer, instead of equal copies.
 
-        Raises: ConfigError where the weights differ, or the encoder has some that the decoder has not.
+        Raises: ConfigError where the weights differ, or the config cannot say that they are shared.
         """
         if self.config.share_layers:
             return
         own, shared = dict(self.encoder.named_parameters()), dict(self.decoder.named_parameters())
         differ = [name for name in own if name not in shared or not torch.equal(own[name], shared[name])]
-        if differ:
+        if differ or not self.config.can_share_layers:
+            reason = f"encoder.{differ[0]} differs" if differ else "it has a table or a final norm of its own"
             raise ConfigError(
-                f"The encoder is not a copy of the decoder's layers (encoder.{differ[0]} differs), so they cannot be "
+                f"The encoder is not a copy of the decoder's layers ({reason}), so they cannot be "
                 "shared; start from a graft that recipe lossless has just made."
             )
         self._set_share_layers(True)

@@ -101,6 +101,15 @@ def freeze(model: nn.Module, choice: str) -> FreezePlan:
     return FreezePlan(tuple(rows), frozenset(set(names) - frozen))
 
 
+def freezes(choice: str, name: str) -> bool:
+    """Whether `choice` freezes a tensor of that name: the last pattern that matches it says so."""
+    frozen = False
+    for pattern in _patterns(choice):
+        if _matches(name, pattern.removeprefix("!")):
+            frozen = not pattern.startswith("!")
+    return frozen
+
+
 def _names(model: nn.Module) -> dict[str, list[str]]:
     """Every parameter once, with all its names; one that both sides share goes by the decoder's name.
 

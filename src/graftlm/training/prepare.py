@@ -8,16 +8,16 @@ from torch import nn
 from graftlm.errors import ConfigError
 from graftlm.model.adapter import Adapter, AdapterConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
-from graftlm.training.freeze import FreezePlan, freeze
+from graftlm.training.freeze import FreezePlan, freeze, freezes
 from graftlm.training.settings import TuneSettings
 
 
 def prepare(model: GraftForConditionalGeneration, settings: TuneSettings) -> FreezePlan:
     """Give `model` the parts that train, and freeze the others.
 
-    A full encoder gets weights of its own where it shared the decoder's. The baselines are the plain language model,
-    decoder-only: a lossless graft whose encoder is causal and shares every weight with the decoder computes just that,
-    and a LoRA that stands on both sides is a LoRA on that model.
+    An encoder that shares the decoder's weights gets its own, unless the plan freezes both. The baselines are the
+    plain language model, decoder-only: a lossless graft whose encoder is causal and shares every weight with the
+    decoder computes just that, and a LoRA that stands on both sides is a LoRA on that model.
     Raises: ConfigError for parts that do not go together, and as `freeze`.
     """
     with torch.random.fork_rng(devices=[]):
@@ -27,15 +27,15 @@ def prepare(model: GraftForConditionalGeneration, settings: TuneSettings) -> Fre
         plan = settings.freeze
         if settings.lora is not None:
             model.encoder_adapter = Adapter(AdapterConfig(kind="lora", rank=settings.lora), model.encoder.layers)
-            plan += ",encoder"
-        elif not _freezes_encoder(plan):
+            plan = "encoder" if plan == "none" else f"{plan},encoder"
+        elif not _freezes_shared(model, plan):
             model.copy_layers()
         if settings.decoder_adapter is not None:
             config = AdapterConfig(kind=settings.decoder_adapter, rank=settings.adapter_rank)
             model.decoder_adapter = Adapter(config, model.decoder.layers)
     frozen = freeze(model, plan)
-    if model.decoder_adapter is not None and not frozen.keeps_decoder:
-        raise ConfigError("A decoder adapter is for a frozen decoder; freeze it, or leave the adapter out.")
+    if not frozen.keeps_decoder and (model.encoder_adapter, model.decoder_adapter) != (None, None):
+        raise ConfigError("A LoRA or adapter goes with a frozen decoder; freeze it, or leave out lora and adapter.")
     return frozen
 
 
@@ -69,5 +69,7 @@ def rank_of_size(size: int, layers: nn.Module) -> int:
     return max(1, round(size / sum(linear.in_features + linear.out_features for linear in linears)))
 
 
-def _freezes_encoder(plan: str) -> bool:
-    return "encoder" in (pattern.strip() for pattern in plan.split(","))
+def _freezes_shared(model: GraftForConditionalGeneration, plan: str) -> bool:
+    """The plan freezes what encoder and decoder can share, on both sides; else it means one side without the other."""
+    names = [name for name, _ in model.encoder.named_parameters()]
+    return all(freezes(plan, f"{side}.{name}") for side in ("encoder", "decoder") for name in names)

@@ -182,7 +182,7 @@ def test_an_encoder_of_another_decoder_is_not_attached(tmp_path: Path) -> None:
     assert other.task_encoders == {}
 
 
-@pytest.mark.parametrize("field", ["decoder", "encoder", "settings", "tasks"])
+@pytest.mark.parametrize("field", ["decoder", "encoder", "settings", "tasks", "encoder_adapter", "one_adapter"])
 def test_a_manifest_without_a_field_is_damaged(tmp_path: Path, field: str) -> None:
     write(changed(graft()), tmp_path / "e")
     path = tmp_path / "e" / "task_encoder.json"
@@ -278,6 +278,19 @@ def test_merging_a_lora_copies_the_shared_layers_first() -> None:
         tuned(TUNED["causal lora"], **SHARED).merge_encoder_adapter()
 
 
+def test_merging_leaves_task_encoders_of_the_same_weights_alone(tmp_path: Path) -> None:
+    model = tuned({"lora": 2}, **LOSSLESS)
+    write(model, tmp_path / "e")
+    before = logits(model)
+    model.add_task_encoder(tmp_path / "e")
+    model.merge_encoder_adapter()
+    b = batch("both", vocabulary=40)
+    with torch.no_grad():
+        attached = model(input_ids=b.ids, attention_mask=b.mask, labels=b.target, task_encoder="t").logits
+    assert gap(attached, before) < 1e-5
+    assert gap(logits(model), before) < 1e-5
+
+
 def test_one_adapter_for_both_sides_is_stored_once(tmp_path: Path) -> None:
     write(tuned(TUNED["causal lora"], **SHARED), tmp_path / "e")
     assert not (tmp_path / "e" / "encoder_adapter").exists()
@@ -306,6 +319,12 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=words):
             load_task_encoder(graft(**SHARED), tmp_path / "e")
     config.write_text(json.dumps(values))
+    manifest = tmp_path / "e" / "task_encoder.json"
+    whole = manifest.read_text()
+    manifest.write_text(whole.replace('"rank"', '"r"'))
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_task_encoder(graft(**SHARED), tmp_path / "e")
+    manifest.write_text(whole)
     (config.parent / "adapter_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors"):
         load_task_encoder(graft(**SHARED), tmp_path / "e")
@@ -313,9 +332,23 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
 
 def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     model = tuned({"lora": 2, "decoder_adapter": "ia3"}, **SHARED)
-    run = {"settings": {"steps": 7}, "parameters": {"trainable": 1234}, "best": {"loss": 1.5, "step": 3}}
+    run = {
+        "model": {"path": str(tmp_path / "base")},
+        "settings": {"steps": 7},
+        "parameters": {"trainable": 1234},
+        "best": {"loss": 1.5, "step": 3},
+    }
     save_task_encoder(model, tmp_path / "e", name="parse", tasks=[{"name": "mtop"}], run=run)
     card = (tmp_path / "e" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: graftlm\n")
     for words in ("# parse", "mtop", "the decoder's own weights", "lora, rank 2", "ia3", "1,234", "steps 7", "1.500"):
         assert words in card
+    assert 'load_graft("base")' in card
+    assert str(tmp_path) not in card
+
+
+def test_the_card_names_a_model_of_the_hub_or_leaves_a_blank(tmp_path: Path) -> None:
+    for number, (run, words) in enumerate((({"model": {"path": "org/base"}}, "org/base"), ({}, "PATH/TO/THE/GRAFT"))):
+        out = tmp_path / str(number)
+        save_task_encoder(graft(**SHARED), out, name="parse", tasks=[{"name": "mtop"}], run=run)
+        assert f'load_graft("{words}")' in (out / "README.md").read_text()

@@ -68,6 +68,13 @@ def test_what_each_kind_computes() -> None:
     assert gap(some, torch.stack((plain[0] * key.ia3_l[:, 0], linear(x[1] * inner.ia3_l[0])))) < MODULE
 
 
+@pytest.mark.parametrize("name", ["k_proj", "down_proj"])
+def test_rows_keep_their_dtype_beside_an_adapter_of_another(name: str) -> None:
+    delta = IA3(AdapterConfig(kind="ia3"), name, nn.Linear(4, 3))
+    linear, x = nn.Linear(4, 3).to(torch.bfloat16), torch.randn(2, 4).to(torch.bfloat16)
+    assert adapted(linear, x, [RowDelta(delta, torch.tensor([1]))]).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("settings", GRAFTS.values(), ids=GRAFTS)
 def test_a_mixed_batch_is_each_row_alone(settings: dict[str, Any]) -> None:
     model = with_adapters(**settings)

@@ -10,7 +10,7 @@ from graftlm.model.config import BridgeConfig, GraftConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.prepare import encoder_size, prepare, rank_of_size
 from graftlm.training.settings import TuneSettings
-from tiny import LOSSLESS, graft, stack
+from tiny import GRAFTS, LOSSLESS, graft, stack
 
 SHARED: dict[str, Any] = {
     "encoder": stack(num_layers=2, final_norm=False),
@@ -72,6 +72,13 @@ def test_an_adapter_alone_leaves_the_encoder_as_it_is() -> None:
     assert model.config.share_layers
 
 
+@pytest.mark.parametrize("plan", ["encoder", "decoder,encoder,!encoder.layers.1.*", "none"])
+def test_a_plan_means_one_side_without_the_other(plan: str) -> None:
+    model, copied = shared(), graft(**LOSSLESS)
+    assert prepare(model, TuneSettings(freeze=plan)).trained == prepare(copied, TuneSettings(freeze=plan)).trained
+    assert not model.config.share_layers
+
+
 @pytest.mark.parametrize("baseline", ["causal-full", "causal-lora"])
 def test_baselines_train_one_set_of_weights_for_both_sides(baseline: Any) -> None:
     model = shared()
@@ -108,9 +115,11 @@ def test_baselines_need_the_plain_language_model() -> None:
         prepare(model, TuneSettings(baseline="causal-lora"))
 
 
-def test_an_adapter_is_for_a_frozen_decoder() -> None:
+@pytest.mark.parametrize("parts", [{"decoder_adapter": "bias"}, {"lora": 2}], ids=["adapter", "lora"])
+@pytest.mark.parametrize("plan", ["none", "encoder", "decoder,!embeddings"])
+def test_adapters_go_with_a_frozen_decoder(plan: str, parts: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="frozen decoder"):
-        prepare(shared(), TuneSettings(freeze="none", decoder_adapter="bias"))
+        prepare(shared(), TuneSettings(freeze=plan, **parts))
 
 
 def test_new_parts_follow_the_seed() -> None:
@@ -145,6 +154,15 @@ def test_rank_of_a_size() -> None:
 def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TuneSettings(**settings)
+
+
+def test_equal_weights_that_no_config_can_call_shared(tmp_path: Any) -> None:
+    model = graft(**GRAFTS["separate-bos"])
+    model.load_state_dict({f"encoder.{name}": model.decoder.state_dict()[name] for name in _names(model)}, strict=False)
+    with pytest.raises(ConfigError, match="cannot be shared"):
+        model.share_layers()
+    model.save_pretrained(tmp_path)
+    assert not GraftForConditionalGeneration.from_pretrained(tmp_path).config.share_layers
 
 
 @pytest.mark.parametrize(
