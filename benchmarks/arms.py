@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--task", action="append", choices=TASKS)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, choices=range(1, 11))
     parser.add_argument("--ship", action="store_true")
     arguments = parser.parse_args()
     budget = Budget(steps=2, limit=4) if arguments.quick else Budget()

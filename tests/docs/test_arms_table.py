@@ -45,3 +45,16 @@ def test_all_arms_had_the_same_budget() -> None:
     rows = json.loads((ROOT / "benchmarks/results/arms.json").read_text(encoding="utf-8"))["rows"]
     budgets = {tuple(row["settings"][key] for key in ("steps", "batch_size")) for row in rows if "settings" in row}
     assert len(budgets) == 1
+
+
+def test_what_is_said_of_the_demo_was_measured() -> None:
+    result = json.loads((ROOT / "benchmarks/results/demo.json").read_text(encoding="utf-8"))
+    check, seconds = result["check"], {row["case"]: row["ours"] for row in result["rows"]}
+    assert f"at most {check['logit_difference']:.1e} over {check['target_tokens']} target tokens" in README
+    assert f"{check['same_greedy']} of {check['examples']} sources" in README
+    assert f"{check['same_decoder_tensors']} of {check['decoder_tensors']}" in README
+    assert f"takes {seconds['graftlm demo']:.0f} s" in README
+    assert f"`--quick` {seconds['graftlm demo --quick']:.0f} s" in README
+    assert seconds["graftlm demo"] < 8 * 60
+    assert seconds["graftlm demo --quick"] < 2 * 60
+    assert all(value <= 90 for case, value in seconds.items() if case.startswith("tuning"))

@@ -10,7 +10,7 @@ import torch
 
 from graftlm.adaptation.adapter_files import Side, adapter_values, load_adapter, save_adapter
 from graftlm.adaptation.fingerprint import encoder_hash, fingerprint
-from graftlm.adaptation.model_card import CARD, model_card
+from graftlm.adaptation.model_card import CARD, WEIGHTS, model_card
 from graftlm.data.task import Task
 from graftlm.errors import CheckpointError, TaskError
 from graftlm.families.donor import read_json
@@ -94,6 +94,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     missing += [field for field in ADAPTERS if field not in manifest]
     if missing:
         raise CheckpointError(f"{path} is damaged (no {missing[0]!r}); tune the task encoder again.")
+    if manifest["encoder_weights"] not in WEIGHTS:
+        raise CheckpointError(f"{path} is damaged (encoder_weights {manifest['encoder_weights']!r}); tune it again.")
     return manifest
 
 

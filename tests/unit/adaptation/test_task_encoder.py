@@ -191,6 +191,14 @@ def test_a_manifest_without_a_field_is_damaged(tmp_path: Path, field: str) -> No
         load_task_encoder(graft(), tmp_path / "e")
 
 
+def test_unknown_weights_are_damage(tmp_path: Path) -> None:
+    write(changed(graft()), tmp_path / "e")
+    path = tmp_path / "e" / "task_encoder.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"encoder_weights": "elsewhere"}))
+    with pytest.raises(CheckpointError, match=r"damaged .encoder_weights 'elsewhere'"):
+        load_task_encoder(graft(), tmp_path / "e")
+
+
 def test_task_encoder_and_given_outputs_exclude_each_other(two: Any) -> None:
     model, _ = two
     ids = torch.tensor([[5, 6]])
