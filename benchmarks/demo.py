@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import machine, write
 
 
 def run(*options: str) -> tuple[float, dict[str, Any]]:
@@ -49,11 +49,7 @@ def main() -> None:
             for name, found in arms.items()
             if found["run"] is not None
         ]
-    text = json.dumps({"machine": machine(), "rows": rows, "check": record["check"]}, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    write({"machine": machine(), "rows": rows, "check": record["check"]}, arguments.out)
 
 
 if __name__ == "__main__":

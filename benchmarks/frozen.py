@@ -16,7 +16,6 @@ import concurrent.futures
 import ctypes
 import dataclasses
 import gc
-import json
 import multiprocessing
 import os
 import re
@@ -39,7 +38,7 @@ from graftlm.families.donor import complete
 from graftlm.families.registry import family_of
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.freeze import freeze
-from machine import machine
+from machine import machine, write
 
 OURS, STOCK = "ours", "stock T5Gemma eager"
 STEPS = 2
@@ -254,11 +253,7 @@ def main() -> None:
     torch.set_num_threads(1)
     size = QUICK if arguments.quick else Size()
     result = {"machine": machine(), "rows": rows(size, CASES[:2] if arguments.quick else CASES)}
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    write(result, arguments.out)
 
 
 if __name__ == "__main__":

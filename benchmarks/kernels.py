@@ -6,7 +6,6 @@ Variants alternate in one process on one thread; the figures are medians in micr
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -20,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from graftlm.model.kernels import attend, linear
-from machine import machine
+from machine import machine, write
 
 LINEAR = [
     (rows, *shape) for shape in ((2048, 512), (512, 2048), (704, 256), (32000, 512)) for rows in (1, 4, 8, 32, 256)
@@ -94,11 +93,7 @@ def main() -> None:
     runs = 7 if arguments.quick else 41
     with torch.no_grad():
         result = {"machine": machine(), "rows": linear_rows(runs) + attention_rows(runs)}
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
+    write(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""What every benchmark writes beside its numbers."""
+"""What every benchmark writes beside its numbers, and how."""
 
+import json
 import os
 import platform
 from pathlib import Path
@@ -21,3 +22,12 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def write(result: dict[str, Any], out: Path | None) -> None:
+    """Print a result, and write it to `out` if there is one."""
+    text = json.dumps(result, indent=2)
+    print(text)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n", encoding="utf-8")

@@ -92,6 +92,15 @@ def randomise(model: PreTrainedModel, seed: int = 0, norm_centre: float = 1.0) -
     return model.eval()
 
 
+@torch.no_grad()
+def noisy(module: nn.Module, seed: int = 0) -> Any:
+    """The module with noise added to what it holds, so that an adapter that began as nothing matters."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        parameter.add_(torch.empty_like(parameter).normal_(std=0.3, generator=generator))
+    return module
+
+
 def stack(**overrides: Any) -> StackConfig:
     """A small stack with a window on its first layer."""
     values: dict[str, Any] = {

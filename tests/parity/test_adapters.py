@@ -20,15 +20,6 @@ LORA = AdapterConfig(kind="lora", rank=3, alpha=5.0)
 IA3 = AdapterConfig(kind="ia3")
 
 
-def noisy(adapter: Adapter, seed: int = 0) -> Adapter:
-    """Weights with which the adapter matters."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            parameter.add_(torch.empty_like(parameter).normal_(std=0.3, generator=generator))
-    return adapter
-
-
 def our_name(name: str) -> str:
     """Of a tensor that PEFT put into a stock model."""
     return name.removeprefix("base_model.model.model.").replace(".default", "").replace("self_attn", "attention")
@@ -36,7 +27,7 @@ def our_name(name: str) -> str:
 
 def side_adapter(model: GraftForConditionalGeneration, side: Side, config: AdapterConfig) -> Adapter:
     layers = model.encoder.layers if side == "encoder" else model.decoder.layers
-    adapter = noisy(Adapter(config, layers))
+    adapter = tiny.noisy(Adapter(config, layers))
     setattr(model, f"{side}_adapter", adapter)
     return adapter
 
@@ -103,7 +94,7 @@ def test_causal_lora_is_a_lora_on_the_plain_language_model(tiny_lm: Any, family:
     model = graftlm.adapt(folder)
     prepare(model, TuneSettings(baseline="causal-lora", lora=3))
     assert model.decoder_adapter is not None
-    noisy(model.decoder_adapter)
+    tiny.noisy(model.decoder_adapter)
     config = LoraConfig(r=3, lora_alpha=6, target_modules=list(TARGETS["lora"]))
     peft = get_peft_model(type(stock).from_pretrained(folder, attn_implementation="eager"), config).eval()
     tensors = model.decoder_adapter.state_dict()

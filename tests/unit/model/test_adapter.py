@@ -11,7 +11,7 @@ from graftlm.generation.kv_prefix import kv_prefix
 from graftlm.model.adapter import IA3, Adapter, AdapterConfig, AdapterKind, Bias, LoRA, RowDelta, adapted
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.task_encoder import TaskEncoder
-from tiny import GRAFTS, MODULE, WHOLE, batch, gap, gradients, graft, randomise
+from tiny import GRAFTS, MODULE, WHOLE, batch, gap, gradients, graft, noisy, randomise
 
 CONFIGS: dict[str, AdapterConfig | None] = {
     "plain": None,
@@ -30,14 +30,6 @@ def with_adapters(**settings: Any) -> GraftForConditionalGeneration:
         beside = None if config is None else noisy(Adapter(config, model.decoder.layers), seed)
         model.attach_task_encoder(name, TaskEncoder(other.encoder, other.bridge, None, beside))
     return model
-
-
-def noisy(adapter: Adapter, seed: int = 0) -> Adapter:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            parameter.add_(torch.empty_like(parameter).normal_(std=0.3, generator=generator))
-    return adapter
 
 
 @pytest.mark.parametrize("kind", ["bias", "ia3", "lora"])
