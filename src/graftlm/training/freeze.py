@@ -78,16 +78,14 @@ def freeze(model: nn.Module, choice: str) -> FreezePlan:
     then unchanged.
     """
     names = _names(model)
-    frozen: set[str] = set()
     for pattern in _patterns(choice):
-        chosen = {name for name, others in names.items() if _match_any(others, pattern.removeprefix("!"))}
-        if not chosen:
+        if not any(_match_any(others, pattern.removeprefix("!")) for others in names.values()):
             present = [group for group in GROUPS if any(_match_any(others, group) for others in names.values())]
             raise ConfigError(
                 f"freeze names {pattern!r}, which matches no tensor of this model; "
                 f"its groups are {', '.join(present)}, and `none` freezes nothing."
             )
-        frozen = frozen - chosen if pattern.startswith("!") else frozen | chosen
+    frozen = {name for name, others in names.items() if freezes(choice, *others)}
     if frozen >= set(names):
         raise ConfigError(f"freeze {choice!r} leaves nothing to train; freeze less.")
     counts: dict[tuple[str, bool], list[int]] = {}
@@ -101,11 +99,11 @@ def freeze(model: nn.Module, choice: str) -> FreezePlan:
     return FreezePlan(tuple(rows), frozenset(set(names) - frozen))
 
 
-def freezes(choice: str, name: str) -> bool:
-    """Whether `choice` freezes a tensor of that name: the last pattern that matches it says so."""
+def freezes(choice: str, *names: str) -> bool:
+    """Whether `choice` freezes a tensor with these names: the last pattern that matches one of them says so."""
     frozen = False
     for pattern in _patterns(choice):
-        if _matches(name, pattern.removeprefix("!")):
+        if _match_any(names, pattern.removeprefix("!")):
             frozen = not pattern.startswith("!")
     return frozen
 
