@@ -163,8 +163,8 @@ def _check_depth(donor: Donor) -> None:
         layers = 0 if stack is None else stack.num_layers
         if max(layers, 0 if experts is None else experts.number) > stored:
             raise CheckpointError(
-                f"{donor.folder / 'config.json'} speaks of {layers} layers, but the weights beside it are only {stored} "
-                "tensors; fetch the folder again."
+                f"{donor.folder / 'config.json'} speaks of {layers} layers, but the weights beside it are only "
+                f"{stored} tensors; fetch the folder again."
             )
 
 

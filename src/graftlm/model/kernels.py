@@ -127,8 +127,9 @@ def attend(
     """Grouped-query attention; a query that may see no key reads zeros.
 
     Shapes: query (B, H, T, E), key and value (B, G, K, E) with H a multiple of G, mask (B, 1, T, K) boolean, bias on
-    the scores (B, H, T, K) -> (B, H, T, E). A fused kernel serves what it can express; on a CPU below fp32, and for soft-caps, plain matrix
-    products do, which are faster there than the fused kernel in bf16 (benchmarks/results/kernels.json).
+    the scores (B, H, T, K) -> (B, H, T, E). A fused kernel serves what it can express; on a CPU below fp32, and for
+    soft-caps, plain matrix products do, which are faster there than the fused kernel in bf16
+    (benchmarks/results/kernels.json).
     """
     if _trains_wide(query):
         wide = None if bias is None else bias.float()
