@@ -76,6 +76,11 @@ def ignored(source: str, reason: str) -> Rule:
     return Rule((source,), lambda s: {}, lambda o: {})
 
 
+def repeated(source: str, ours: str) -> Rule:
+    """A field that says again what is read elsewhere: only written."""
+    return Rule((source,), lambda s: {}, lambda o: {source: o[ours]})
+
+
 def given(ours: str, value: Callable[[Values], Any]) -> Rule:
     """One of our fields that the family fixes, as a function of the source config."""
     return Rule((), lambda s: {ours: value(s)}, lambda o: {})
@@ -191,7 +196,8 @@ class ConfigMap:
             raise ConversionError("This family cannot express a model of this shape.") from error
         lost = [name for name in ours if ours[name] != back[name]]
         if lost:
-            raise ConversionError(f"This family cannot express {', '.join(f'{n}={ours[n]!r}' for n in lost)}.")
+            named = ", ".join(f"{name}={ours[name]!r:.60} (it has {back[name]!r:.60})" for name in lost)
+            raise ConversionError(f"This family cannot express {named}.")
         return written
 
     def flat(self, config: PreTrainedConfig) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def one_rotary_for_all(values: Values) -> Values:
 
 def shared_rotary(ours: Values) -> dict[str, Any]:
     """Inverse of `one_rotary_for_all`."""
-    return {"rope_parameters": dict(next(iter(ours["rotary"].values())))}
+    return {"rope_parameters": dict(next(iter(ours["rotary"].values()), {}))}
 
 
 LAYER_TYPES = Rule(
