@@ -18,7 +18,7 @@ ATTENTION_BIAS = Rule(
     lambda s: {"qkv_bias": s["attention_bias"], "output_bias": s["attention_bias"]},
     lambda o: {"attention_bias": o["qkv_bias"]},
 )
-SIZES = (
+STACK_SIZES = (
     same("vocab_size"),
     same("hidden_size"),
     same("intermediate_size"),
@@ -28,13 +28,16 @@ SIZES = (
     same("head_dim"),
     same("max_position_embeddings"),
     same("rms_norm_eps", "norm_eps"),
-    same("attention_dropout"),
     same("initializer_range"),
+    ATTENTION_BIAS,
+)
+SIZES = (
+    *STACK_SIZES,
+    same("attention_dropout"),
     same("tie_word_embeddings"),
     same("pad_token_id"),
     same("bos_token_id"),
     same("eos_token_id"),
-    ATTENTION_BIAS,
     pinned("is_encoder_decoder", False, "only decoder-only models of this family are known"),
 )
 ROTARY = Rule(("rope_parameters", "rope_theta", "rope_scaling"), one_rotary_for_all, shared_rotary)
