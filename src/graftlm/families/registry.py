@@ -2,12 +2,15 @@
 
 from graftlm.errors import ConversionError
 from graftlm.families.gemma2 import GEMMA2
+from graftlm.families.gemma3 import GEMMA3
 from graftlm.families.llama import LLAMA
 from graftlm.families.qwen3 import QWEN3
 from graftlm.families.spec import Family
+from graftlm.families.t5gemma import T5GEMMA
+from graftlm.families.t5gemma2 import T5GEMMA2
 from graftlm.model.config import GraftConfig
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, QWEN3, GEMMA2)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, QWEN3, GEMMA2, GEMMA3, T5GEMMA, T5GEMMA2)}
 """Every known family by its model_type."""
 
 
