@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -36,6 +37,9 @@ STACK_FIELDS = frozenset(field.name for field in dataclasses.fields(StackConfig)
 PARTS = ("encoder", "decoder", "bridge")
 NOT_OF_FAMILIES = frozenset({*PARTS, "recipe", "made_from", "is_encoder_decoder", "source_tokenizer"})
 """Fields of our configs that say where a model comes from, or are nested."""
+
+MOST_NAMED = 6
+"""Differences that an error spells out."""
 
 
 @dataclass(frozen=True)
@@ -196,8 +200,7 @@ class ConfigMap:
             raise ConversionError("This family cannot express a model of this shape.") from error
         lost = [name for name in ours if ours[name] != back[name]]
         if lost:
-            named = ", ".join(f"{name}={ours[name]!r:.60} (it has {back[name]!r:.60})" for name in lost)
-            raise ConversionError(f"This family cannot express {named}.")
+            raise ConversionError(f"This family cannot express {_named(lost, ours, back)}.")
         return written
 
     def flat(self, config: PreTrainedConfig) -> dict[str, Any]:
@@ -230,3 +233,10 @@ class ConfigMap:
 
 def _private(name: str) -> bool:
     return name.rpartition(".")[2].startswith("_")
+
+
+def _named(lost: list[str], ours: Values, back: Values) -> str:
+    """What differs, the bridge and how the parts are joined before the stacks; the first few of many."""
+    first = sorted(lost, key=lambda name: (not name.startswith("bridge."), "." in name))[:MOST_NAMED]
+    more = f" and {len(lost) - len(first)} more" if len(lost) > len(first) else ""
+    return ", ".join(f"{name}={short(ours[name])} (it has {short(back[name])})" for name in first) + more
