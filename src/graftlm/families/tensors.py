@@ -116,7 +116,7 @@ def _read_index(path: Path) -> dict[str, str]:
     """Name of every tensor -> name of the shard in the same folder that holds it."""
     try:
         placed: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        if any(Path(shard).name != shard for shard in placed.values()):
+        if any(Path(shard).name != shard or shard in ("", "..") for shard in placed.values()):
             raise ValueError("a shard lies outside the folder")
     except OSError as error:
         raise CheckpointError(
