@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from transformers import Gemma2Config, T5GemmaConfig, T5GemmaForConditionalGeneration
 
 from graftlm.adaptation.recipe import RECIPES
-from graftlm.families.donor import complete
 from graftlm.families.registry import family_of
+from graftlm.families.stock_config import complete
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.freeze import freeze
 from machine import machine, write

@@ -17,6 +17,7 @@ from graftlm.families.shards import write_shards
 from graftlm.files import atomic_folder, check_new_folder, write_json
 from graftlm.model.modeling import GraftForConditionalGeneration
 
+DEFAULT = "lossless"
 REPORT = "initialisation.json"
 SHARD_BYTES = 1_000_000_000
 
@@ -25,14 +26,15 @@ def adapt(
     source: str | Path,
     *,
     encoder_from: str | Path | None = None,
-    recipe: str = "lossless",
+    recipe: str | None = None,
     dtype: torch.dtype | None = None,
     seed: int = 0,
 ) -> GraftForConditionalGeneration:
-    """An encoder–decoder made of the LLM `source`, in memory.
+    """An encoder–decoder made of the LLM `source`, in memory; one that is an encoder–decoder already is only read.
 
-    `encoder_from` takes the encoder from another LLM (an unbalanced pair). `dtype` None keeps the stored one (the
-    widest). `seed` is for tensors that no donor has.
+    `recipe` None is `lossless` for an LLM, and must be None for an encoder–decoder. `encoder_from` takes the encoder
+    from another model (an unbalanced pair). `dtype` None keeps the stored one (the widest). `seed` is for tensors that
+    no donor has.
     Raises: ConfigError for a pair that the recipe cannot join, ConversionError and CheckpointError for a bad source.
     """
     plan = plan_graft(source, encoder_from=encoder_from, recipe=recipe, seed=seed)
@@ -50,7 +52,7 @@ def adapt_to_folder(
     out: str | Path,
     *,
     encoder_from: str | Path | None = None,
-    recipe: str = "lossless",
+    recipe: str | None = None,
     seed: int = 0,
     shard_bytes: int = SHARD_BYTES,
 ) -> dict[str, Any]:
@@ -71,17 +73,35 @@ def adapt_to_folder(
     return report
 
 
-def plan_graft(source: str | Path, *, encoder_from: str | Path | None, recipe: str, seed: int) -> Plan:
+def plan_graft(source: str | Path, *, encoder_from: str | Path | None, recipe: str | None, seed: int) -> Plan:
     """Read both donors' headers and lay out the graft; no tensor is loaded yet."""
-    chosen = recipe_named(recipe)
-    if encoder_from is not None and chosen.balanced_only:
-        raise ConfigError(f"Recipe {recipe} takes encoder and decoder from one LLM; leave out --encoder-from.")
     decoder = open_donor(locate(source))
+    if decoder.is_seq2seq:
+        return _imported(decoder, encoder_from, recipe, seed)
+    chosen = recipe_named(DEFAULT if recipe is None else recipe)
+    if not decoder.is_causal_lm:
+        raise ConfigError(f"{source} is an encoder ({decoder.family.name}); give it as --encoder-from of a decoder.")
+    if encoder_from is not None and chosen.balanced_only:
+        raise ConfigError(
+            f"Recipe {chosen.name} takes encoder and decoder from one LLM; leave out --encoder-from, or take another "
+            "recipe, such as t5gemma."
+        )
     encoder = decoder if encoder_from is None else open_donor(locate(encoder_from))
     if encoder is not decoder:
         _check_same_tokens(encoder, decoder)
     donors: dict[Side, Donor] = {"encoder": encoder, "decoder": decoder}
-    return make_plan(chosen.config(decoder.config, encoder.config), donors, seed)
+    return make_plan(chosen.config(decoder, encoder), donors, seed)
+
+
+def _imported(donor: Donor, encoder_from: str | Path | None, recipe: str | None, seed: int) -> Plan:
+    if recipe is not None or encoder_from is not None:
+        raise ConfigError(
+            f"{donor.folder} is an encoder-decoder ({donor.family.name}) already; leave out --recipe and "
+            "--encoder-from."
+        )
+    config = donor.config
+    config.made_from = {"encoder": donor.family.name, "decoder": donor.family.name}
+    return make_plan(config, {"encoder": donor, "decoder": donor}, seed)
 
 
 def initialisation_report(plan: Plan) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from graftlm.errors import CheckpointError
-from graftlm.families.donor import read_json
+from graftlm.families.stock_config import read_json
 from graftlm.families.tensors import TensorFolder, save_tensors
 from graftlm.files import write_json
 from graftlm.model.adapter import IA3, TARGETS, Adapter, AdapterConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -68,12 +67,13 @@ def make_plan(config: GraftConfig, donors: dict[Side, Donor], seed: int) -> Plan
     """Origin of every tensor of a graft of these donors.
 
     Stacks are copied layer by layer. Separate cross-attention is copied from the same layer's self-attention when
-    both stacks come from one LLM, else fresh. Source: arXiv 2504.06225, section 3.1.
+    both stacks come from one LLM, else fresh. A donor that is an encoder–decoder already is taken as it is.
+    Source: arXiv 2504.06225, section 3.1.
     """
     balanced = donors["encoder"] is donors["decoder"]
     origins = {}
     for name, shape in stored_shapes(GraftForConditionalGeneration, config).items():
-        side, source = _source(name, balanced)
+        side, source = _source(name, donors["encoder"], balanced)
         if source is None:
             dtype = donors["decoder"].info("decoder.embedding.weight").dtype
             origins[name] = Origin(None, None, _fresh(name, config), shape, dtype)
@@ -84,10 +84,10 @@ def make_plan(config: GraftConfig, donors: dict[Side, Donor], seed: int) -> Plan
     return Plan(config, donors, origins, seed)
 
 
-def _source(name: str, balanced: bool) -> tuple[Side, str | None]:
+def _source(name: str, encoder: Donor, balanced: bool) -> tuple[Side, str | None]:
     if name.startswith("encoder."):
-        return "encoder", re.sub(r"^encoder\.", "decoder.", name)
-    if ".cross_attention" in name:
+        return "encoder", encoder.encoder_tensor(name)
+    if ".cross_attention" in name and not encoder.is_seq2seq:
         return "decoder", name.replace(".cross_attention", ".attention") if balanced else None
     return "decoder", name
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 from graftlm.errors import ConfigError
+from graftlm.families.donor import Donor
 from graftlm.model.config import BridgeConfig, CausalLMConfig, GraftConfig, StackConfig
 
 
@@ -27,29 +29,32 @@ class Recipe:
     balanced_only: bool
     """Encoder and decoder must come from one LLM."""
 
-    def config(self, decoder: CausalLMConfig, encoder: CausalLMConfig) -> GraftConfig:
+    encoder_window: Literal["doubled", "split"] = "doubled"
+    """What becomes of a causal window when the encoder sees both sides."""
+
+    def config(self, decoder: Donor, encoder: Donor) -> GraftConfig:
         """Config of the graft of two donors (the same one twice for a balanced graft)."""
-        assert isinstance(decoder.decoder, StackConfig)
-        assert isinstance(encoder.decoder, StackConfig)
-        stack = encoder.decoder
-        if self.encoder_attention == "bidirectional":
-            stack = stack.bidirectional()
+        stack = encoder.encoder_stack
+        if self.encoder_attention == "bidirectional" and encoder.is_causal_lm:
+            stack = stack.bidirectional(self.encoder_window)
         if self.bridge.kind == "aligned":
             stack = without_last_layer(stack)
         settings = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("name", "balanced_only")
+            if field.name not in ("name", "balanced_only", "encoder_window")
         }
+        lm: CausalLMConfig = decoder.config
         return GraftConfig(
             encoder=stack,
-            decoder=decoder.decoder,
+            decoder=lm.decoder,
             recipe=self.name,
-            tie_word_embeddings=decoder.tie_word_embeddings,
-            pad_token_id=decoder.pad_token_id,
-            bos_token_id=decoder.bos_token_id,
-            eos_token_id=decoder.eos_token_id,
-            decoder_start_token_id=start_token(decoder),
+            made_from={"encoder": encoder.family.name, "decoder": decoder.family.name},
+            tie_word_embeddings=lm.tie_word_embeddings,
+            pad_token_id=lm.pad_token_id,
+            bos_token_id=lm.bos_token_id,
+            eos_token_id=lm.eos_token_id,
+            decoder_start_token_id=start_token(lm),
             **settings,
         )
 
@@ -58,8 +63,7 @@ def without_last_layer(stack: StackConfig) -> StackConfig:
     """The layers whose states an aligned bridge reads: all but the last, and no final norm."""
     if stack.num_layers < 2:
         raise ConfigError("An aligned bridge needs a language model of at least two layers.")
-    layers = stack.num_layers - 1
-    return dataclasses.replace(stack, num_layers=layers, layer_types=stack.layer_types[:layers], final_norm=False)
+    return dataclasses.replace(stack.first(stack.num_layers - 1), final_norm=False)
 
 
 def start_token(config: CausalLMConfig) -> int:

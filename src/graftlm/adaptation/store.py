@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from graftlm.adaptation.adapt import adapt
 from graftlm.errors import CheckpointError
-from graftlm.families.donor import read_json
 from graftlm.families.locate import locate
 from graftlm.families.registry import FAMILIES
+from graftlm.families.stock_config import read_json
 from graftlm.families.tensors import TensorFolder, disk_errors
 from graftlm.files import atomic_folder, write_json
 from graftlm.model.config import GraftConfig
@@ -23,13 +24,17 @@ RUN = "run.json"
 
 
 def load_graft(model: str | Path, dtype: torch.dtype | None = None) -> GraftForConditionalGeneration:
-    """A graft from a local folder or the hub; `dtype` None keeps the stored one.
+    """A graft, or any encoder–decoder of a known family, from a local folder or the hub.
+
+    `dtype` None keeps the stored one.
 
     Raises: CheckpointError for a folder that holds no graft or damaged weights, ConfigError for unknown settings.
     """
     folder = locate(model)
     kind = read_json(folder / "config.json").get("model_type")
     if kind in FAMILIES:
+        if FAMILIES[kind].model is GraftForConditionalGeneration:
+            return adapt(folder, dtype=dtype)
         raise CheckpointError(
             f"{model} is a language model; make a graft of it first: graftlm adapt {model} --out DIR."
         )

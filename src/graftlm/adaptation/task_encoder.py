@@ -13,7 +13,7 @@ from graftlm.adaptation.fingerprint import encoder_hash, fingerprint
 from graftlm.adaptation.model_card import CARD, WEIGHTS, model_card
 from graftlm.data.task import Task
 from graftlm.errors import CheckpointError, TaskError
-from graftlm.families.donor import read_json
+from graftlm.families.stock_config import read_json
 from graftlm.families.tensors import SINGLE, TensorFolder, save_tensors
 from graftlm.files import atomic_folder, write_json
 from graftlm.model.adapter import Adapter, AdapterConfig

@@ -8,12 +8,14 @@ import typer
 
 
 def adapt(
-    source: Annotated[str, typer.Argument(help="Language model: a folder, a hub name, or embedded-lm.")],
+    source: Annotated[
+        str, typer.Argument(help="Language model or encoder-decoder: a folder, a hub name, or embedded-lm.")
+    ],
     out: Annotated[Path, typer.Option(help="New folder for the graft.")],
-    recipe: Annotated[str, typer.Option(help="How to join encoder and decoder: lossless or t5gemma.")] = "lossless",
-    encoder_from: Annotated[
-        str | None, typer.Option(help="Another language model for the encoder (t5gemma only).")
+    recipe: Annotated[
+        str | None, typer.Option(help="How to join encoder and decoder: lossless (default) or t5gemma.")
     ] = None,
+    encoder_from: Annotated[str | None, typer.Option(help="Another model for the encoder (not for lossless).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of tensors that no model provides.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Turn a language model into an encoder-decoder."""
@@ -22,8 +24,9 @@ def adapt(
     start = time.perf_counter()
     report = adapt_to_folder(source, out, encoder_from=encoder_from, recipe=recipe, seed=seed)
     counts = report["parameters"]
+    made = f"{report['recipe']} graft of {source}" if report["recipe"] else f"{source} as a graft"
     typer.echo(
-        f"{out}: {recipe} graft of {source}, {counts['stored']:,} parameters "
+        f"{out}: {made}, {counts['stored']:,} parameters "
         f"({counts['copied']:,} copied, {counts['fresh']:,} fresh) in {time.perf_counter() - start:.1f} s; "
         f"{REPORT} says which tensor came from where."
     )

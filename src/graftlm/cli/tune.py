@@ -172,7 +172,7 @@ def _checkpoint(out: Path, resume: bool) -> Path | None:
 def _left_by_interruption(out: Path) -> bool:
     from graftlm.adaptation.store import RUN
     from graftlm.adaptation.task_encoder import MANIFEST
-    from graftlm.families.donor import read_json
+    from graftlm.families.stock_config import read_json
 
     if (out / MANIFEST).is_file():
         run = read_json(out / MANIFEST).get("run", {})

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from graftlm.errors import ConversionError
-from graftlm.model.config import CausalLMConfig, StackConfig
+from transformers import PreTrainedConfig
 
-Values = Mapping[str, Any]
+from graftlm.errors import ConfigError, ConversionError
+from graftlm.families.stock_config import Values, gathered, spread
+from graftlm.model.config import CausalLMConfig, StackConfig
 
 BOOKKEEPING = frozenset(
     {
@@ -31,12 +32,19 @@ BOOKKEEPING = frozenset(
 )
 """Fields that every transformers config may carry and that say nothing about the computation."""
 
-_LM_FIELDS = ("tie_word_embeddings", "pad_token_id", "bos_token_id", "eos_token_id")
+STACK_FIELDS = frozenset(field.name for field in dataclasses.fields(StackConfig))
+PARTS = ("encoder", "decoder", "bridge")
+NOT_OF_FAMILIES = frozenset({*PARTS, "recipe", "made_from", "is_encoder_decoder", "source_tokenizer"})
+"""Fields of our configs that say where a model comes from, or are nested."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How some fields of the source become some of ours and back. Ours are those of StackConfig and CausalLMConfig."""
+    """How some fields of the source become some of ours and back.
+
+    Ours are the fields of StackConfig and of the config around it; where there are two stacks, those of a stack are
+    called encoder.NAME and decoder.NAME. Fields of nested source configs have dotted names too.
+    """
 
     source: tuple[str, ...]
     read: Callable[[Values], Values]
@@ -73,57 +81,146 @@ def given(ours: str, value: Callable[[Values], Any]) -> Rule:
     return Rule((), lambda s: {ours: value(s)}, lambda o: {})
 
 
+def within(field: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Rules for a config that is nested in another as `field`."""
+
+    def moved(rule: Rule) -> Rule:
+        return Rule(
+            tuple(f"{field}.{name}" for name in rule.source),
+            lambda s: rule.read(_below(s, field)),
+            lambda o: {f"{field}.{name}": value for name, value in rule.write(o).items()},
+        )
+
+    return tuple(map(moved, rules))
+
+
+def on(part: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Rules for a single stack as rules for one of two; fields that are no stack's stay as they are."""
+
+    def placed(rule: Rule) -> Rule:
+        return Rule(
+            rule.source,
+            lambda s: {_of(part, name): value for name, value in rule.read(s).items()},
+            lambda o: rule.write({**o, **_below(o, part)}),
+        )
+
+    return tuple(map(placed, rules))
+
+
+def both(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Rules for a single stack as rules for two that are alike."""
+
+    def doubled(rule: Rule) -> Rule:
+        def read(s: Values) -> Values:
+            ours = rule.read(s)
+            return {_of(part, name): value for part in PARTS[:2] for name, value in ours.items()}
+
+        return Rule(rule.source, read, lambda o: rule.write({**o, **_below(o, "decoder")}))
+
+    return tuple(map(doubled, rules))
+
+
+def _of(part: str, name: str) -> str:
+    return f"{part}.{name}" if name in STACK_FIELDS else name
+
+
+def _below(values: Values, field: str) -> dict[str, Any]:
+    start = f"{field}."
+    return {name.removeprefix(start): value for name, value in values.items() if name.startswith(start)}
+
+
 @dataclass(frozen=True)
 class ConfigMap:
-    """The table of one family."""
+    """The table of one family.
+
+    `kind` is the config of ours that it makes, `stack` the name of the stack in it where it has only one, and `nested`
+    are the fields of the source that hold configs of their own, outer ones first.
+    """
 
     rules: tuple[Rule, ...]
+    kind: type[PreTrainedConfig] = CausalLMConfig
+    stack: str | None = "decoder"
+    nested: tuple[str, ...] = ()
 
     def known(self) -> frozenset[str]:
         """Every source field that the table speaks of."""
-        return BOOKKEEPING | {name for rule in self.rules for name in rule.source}
+        of_nested = {f"{part}.{name}" for part in self.nested for name in BOOKKEEPING}
+        return BOOKKEEPING | of_nested | {name for rule in self.rules for name in rule.source}
 
-    def read(self, raw: Values, completed: Values) -> CausalLMConfig:
+    def read(self, raw: Values, completed: Values) -> Any:
         """Our config of a source.
 
         `raw` are the fields as stored, `completed` the same after transformers filled in defaults.
         Raises: ConversionError that lists every unknown field and every unsupported value at once.
         """
-        problems = [f"{name} (unknown field)" for name in sorted(raw) if not self._knows(name)]
-        ours: dict[str, Any] = {}
+        known = self.known()
+        names = spread(raw, self.nested)
+        problems = [f"{n} (unknown field)" for n in sorted(names) if n not in known and not _private(n)]
+        values, ours = spread(completed, self.nested), dict[str, Any]()
         for rule in self.rules:
             try:
-                ours.update(rule.read(completed))
+                ours.update(rule.read(values))
             except ConversionError as error:
                 problems.append(str(error))
-        if problems:
-            raise ConversionError(
-                f"The config of this {raw.get('model_type')} model has settings that graftlm does not support: "
-                f"{'; '.join(problems)}."
-            )
-        lm = {name: ours.pop(name) for name in _LM_FIELDS}
-        return CausalLMConfig(decoder=StackConfig.from_dict(ours), **lm)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                given = ", ".join(f"{name}={values.get(name)!r:.60}" for name in rule.source)
+                problems.append(f"{given or 'its sizes'} (not understood)")
+        if not problems:
+            try:
+                return self._build(ours)
+            except ConfigError as error:
+                problems.append(str(error).removesuffix("."))
+        raise ConversionError(
+            f"The config of this {raw.get('model_type')} model has settings that graftlm does not support: "
+            f"{'; '.join(' '.join(problem.split()) for problem in problems)}."
+        )
 
-    def write(self, config: CausalLMConfig, complete: Callable[[Values], Values]) -> dict[str, Any]:
+    def write(self, config: PreTrainedConfig, complete: Callable[[Values], Values]) -> dict[str, Any]:
         """The source's fields for one of our configs; `complete` fills in transformers' defaults.
 
         Raises: ConversionError that names what this family cannot express.
         """
-        ours = _flat(config)
-        written: dict[str, Any] = {}
-        for rule in self.rules:
-            written.update(rule.write(ours))
-        back = _flat(self.read(written, complete(written)))
+        ours = self.flat(config)
+        flat: dict[str, Any] = {}
+        try:
+            for rule in self.rules:
+                flat.update(rule.write(ours))
+            written = gathered(flat)
+            back = self.flat(self.read(written, complete(written)))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ConversionError("This family cannot express a model of this shape.") from error
         lost = [name for name in ours if ours[name] != back[name]]
         if lost:
             raise ConversionError(f"This family cannot express {', '.join(f'{n}={ours[n]!r}' for n in lost)}.")
         return written
 
-    def _knows(self, name: str) -> bool:
-        return name in self.known() or name.startswith("_")
+    def flat(self, config: PreTrainedConfig) -> dict[str, Any]:
+        """One of our configs as the values that rules read and write."""
+        values = {name: getattr(config, name) for name in self._around()}
+        for part in PARTS:
+            inner = getattr(config, part, None)
+            if inner is not None:
+                prefix = "" if part == self.stack else f"{part}."
+                values |= {f"{prefix}{f.name}": getattr(inner, f.name) for f in dataclasses.fields(inner)}
+        return values
+
+    def _build(self, ours: dict[str, Any]) -> PreTrainedConfig:
+        around = self._around()
+        values: dict[str, Any] = {}
+        for name, value in ours.items():
+            part, dot, inner = name.partition(".")
+            if dot or name in around:
+                place = values.setdefault(part, {}) if dot else values
+                place[inner or name] = value
+            else:
+                assert self.stack is not None, name
+                values.setdefault(self.stack, {})[name] = value
+        return self.kind(**values)
+
+    def _around(self) -> list[str]:
+        fields = (f for f in self.kind.__annotations__ if f not in NOT_OF_FAMILIES)
+        return [name for name in fields if not str(self.kind.__annotations__[name]).startswith("ClassVar")]
 
 
-def _flat(config: CausalLMConfig) -> dict[str, Any]:
-    assert isinstance(config.decoder, StackConfig)
-    stack = {f.name: getattr(config.decoder, f.name) for f in dataclasses.fields(config.decoder)}
-    return stack | {name: getattr(config, name) for name in _LM_FIELDS}
+def _private(name: str) -> bool:
+    return name.rpartition(".")[2].startswith("_")

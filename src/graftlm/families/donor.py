@@ -1,24 +1,27 @@
-"""A pretrained LLM as a source of weights: its config in our terms, and its tensors under our names."""
+"""A pretrained model as a source of weights: its config in our terms, and its tensors under our names."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, GenerationConfig
+from transformers import GenerationConfig
 
 from graftlm.errors import CheckpointError, ConversionError
-from graftlm.families.config_map import Values
 from graftlm.families.locate import locate
 from graftlm.families.registry import family_of
 from graftlm.families.spec import Family
+from graftlm.families.stock_config import complete, read_json, stock_config
 from graftlm.families.tensors import TensorFolder, TensorInfo
+from graftlm.families.weight_map import Place
 from graftlm.model.causal_lm import CausalLM
-from graftlm.model.config import CausalLMConfig
-from graftlm.model.pretrained import stored_shapes
+from graftlm.model.config import StackConfig
+from graftlm.model.encoder_model import EncoderModel
+from graftlm.model.modeling import GraftForConditionalGeneration
+from graftlm.model.pretrained import GraftPreTrainedModel, skeleton
 
 
 @dataclass(frozen=True)
@@ -27,28 +30,88 @@ class Donor:
 
     folder: Path
     family: Family
-    config: CausalLMConfig
+    config: Any
+    """Ours: CausalLMConfig, EncoderConfig or GraftConfig, by the family's model."""
     tensors: TensorFolder
 
+    @property
+    def is_causal_lm(self) -> bool:
+        """A decoder-only language model."""
+        return self.family.model is CausalLM
+
+    @property
+    def is_encoder(self) -> bool:
+        """An encoder-only model."""
+        return self.family.model is EncoderModel
+
+    @property
+    def is_seq2seq(self) -> bool:
+        """A whole encoder–decoder."""
+        return self.family.model is GraftForConditionalGeneration
+
+    @property
+    def encoder_stack(self) -> StackConfig:
+        """The layers that an encoder can be made of."""
+        stack = self.config.decoder if self.is_causal_lm else self.config.encoder
+        assert isinstance(stack, StackConfig)
+        return stack
+
+    def encoder_tensor(self, name: str) -> str:
+        """Our name, in this donor, of an encoder's tensor `encoder.…`."""
+        return f"decoder.{name.removeprefix('encoder.')}" if self.is_causal_lm else name
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """All of our tensors that it stores."""
+        return skeleton(self.family.model, self.config).shapes
+
+    @cached_property
+    def tied(self) -> dict[str, str]:
+        """Our names of tensors that are not stored again -> names of those that are."""
+        return skeleton(self.family.model, self.config).tied
+
+    @cached_property
+    def base(self) -> str:
+        """What the names of its tensors begin with."""
+        return self.family.weights.base_of(self.tensors.infos.keys())
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """Where each of our tensors stands."""
+        weights, present = self.family.weights, self.tensors.infos.keys()
+        found = {name: weights.to_source(name, self.base, present) for name in self.shapes}
+        missing = [name for name, place in found.items() if place is None]
+        assert not missing, missing
+        return {name: place for name, place in found.items() if place is not None}
+
     def info(self, name: str) -> TensorInfo:
-        """Header of one of our tensors."""
-        return self.tensors.infos[self.source_name(name)]
+        """Shape and dtype of one of our tensors, and the file that holds it."""
+        place = self.places[name]
+        if place.source in self.tensors.infos:
+            stored = self.tensors.infos[place.source]
+            return TensorInfo(stored.file, self.shapes[name], stored.dtype)
+        widest = max((info.dtype for info in self.tensors.infos.values()), key=lambda dtype: dtype.itemsize)
+        return TensorInfo(self.folder, self.shapes[name], widest)
 
     def read(self, name: str) -> torch.Tensor:
-        """One of our tensors, as stored."""
-        return self.tensors.read(self.source_name(name))
+        """One of our tensors, as stored; a view of a tensor that holds others too."""
+        place = self.places[name]
+        if place.source not in self.tensors.infos:
+            assert place.rule.default is not None
+            return torch.full(self.shapes[name], place.rule.default, dtype=self.info(name).dtype)
+        shapes = [self.shapes[part] for part in place.ours]
+        parts = place.rule.split(self.tensors.read(place.source), shapes, self.config)
+        return parts[place.ours.index(name)]
 
     def source_name(self, name: str) -> str:
-        """Name of one of our tensors in the source."""
-        found = self.family.weights.to_source(name)
-        assert found is not None, name
-        return found
+        """Name, in the source, of the tensor that holds one of ours."""
+        return self.places[name].source
 
     def generation_config(self) -> GenerationConfig:
         """How the source generates by default."""
         if (self.folder / "generation_config.json").is_file():
             return GenerationConfig.from_pretrained(self.folder)
-        return GenerationConfig.from_model_config(_stock(read_json(self.folder / "config.json")))
+        return GenerationConfig.from_model_config(stock_config(read_json(self.folder / "config.json")))
 
 
 def open_donor(folder: str | Path) -> Donor:
@@ -60,63 +123,71 @@ def open_donor(folder: str | Path) -> Donor:
     folder = Path(folder)
     raw = read_json(folder / "config.json")
     family = family_of(raw.get("model_type"))
-    config = family.config.read(raw, complete(raw))
+    try:
+        config = family.config.read(raw, complete(raw))
+    except ConversionError as error:
+        raise ConversionError(f"{folder / 'config.json'}: {error}") from error
     donor = Donor(folder, family, config, TensorFolder(folder))
+    _check_depth(donor)
     _check_tensors(donor)
     return donor
 
 
-def load_causal_lm(source: str | Path, dtype: torch.dtype | None = None) -> CausalLM:
-    """The source LLM in this package's modules, in memory; `dtype` None keeps the stored one (the widest)."""
-    donor = open_donor(locate(source))
+def load_donor(donor: Donor, dtype: torch.dtype | None = None) -> Any:
+    """The source in this package's modules, in memory; `dtype` None keeps the stored one (the widest)."""
     with torch.device("meta"):
-        model = CausalLM(donor.config)
-    names = stored_shapes(CausalLM, donor.config)
-    dtype = dtype or max((donor.info(name).dtype for name in names), key=lambda stored: stored.itemsize)
-    state = {name: donor.read(name).to(dtype) for name in names}
+        model: GraftPreTrainedModel = donor.family.model(donor.config)
+    dtype = dtype or max((donor.info(name).dtype for name in donor.shapes), key=lambda stored: stored.itemsize)
+    # A part of a fused tensor keeps all of it in memory until it is copied.
+    state = {name: donor.read(name).to(dtype).contiguous().clone() for name in donor.shapes}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     return model.eval()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises: CheckpointError when there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read; give the folder of a model with its {path.name}.") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is not a JSON object.")
-    return value
+def load_causal_lm(source: str | Path, dtype: torch.dtype | None = None) -> CausalLM:
+    """A decoder-only LLM in this package's modules. Raises: ConversionError for a model that is none."""
+    donor = open_donor(locate(source))
+    if not donor.is_causal_lm:
+        raise ConversionError(f"{source} is a {donor.family.name} model; give a decoder-only language model.")
+    model: CausalLM = load_donor(donor, dtype)
+    return model
 
 
-def complete(raw: Values) -> Values:
-    """The config's fields after transformers filled in defaults and renamed old ones."""
-    config = _stock(raw)
-    names = raw.keys() | config.to_dict().keys()
-    return {name: getattr(config, name) for name in dir(config) if name in names}
-
-
-def _stock(raw: Values) -> Any:
-    try:
-        return CONFIG_MAPPING[raw["model_type"]].from_dict(dict(raw))
-    except Exception as error:
-        # transformers validates with several libraries' exception types.
-        raise ConversionError(f"transformers refuses this config: {' '.join(str(error).split())}.") from error
+def _check_depth(donor: Donor) -> None:
+    """A config that lies about its depth is refused before a model of that depth is laid out."""
+    stored = len(donor.tensors.infos)
+    for part in ("encoder", "decoder"):
+        stack = getattr(donor.config, part, None)
+        experts = stack.experts if stack is not None else None
+        layers = 0 if stack is None else stack.num_layers
+        if max(layers, 0 if experts is None else experts.number) > stored:
+            raise CheckpointError(
+                f"{donor.folder / 'config.json'} speaks of {layers} layers, but the weights beside it are only "
+                f"{stored} tensors; fetch the folder again."
+            )
 
 
 def _check_tensors(donor: Donor) -> None:
-    expected = stored_shapes(CausalLM, donor.config)
-    ignored = {name for name in donor.tensors.infos if donor.family.weights.is_dropped(name)}
-    head = donor.source_name("lm_head.weight")
-    if "lm_head.weight" not in expected and head in donor.tensors.infos and _same_table(donor):
-        ignored.add(head)
-    donor.tensors.check({donor.source_name(name): shape for name, shape in expected.items()}, ignored)
+    infos, weights = donor.tensors.infos, donor.family.weights
+    expected: dict[str, tuple[int, ...]] = {}
+    for place in donor.places.values():
+        if place.source in infos or place.rule.default is None:
+            with torch.device("meta"):
+                parts = [torch.empty(donor.shapes[name]) for name in place.ours]
+            expected[place.source] = tuple(place.rule.join(parts, donor.config).shape)
+    others = [name for name in infos if name not in expected]
+    ignored = {name for name in others if weights.is_dropped(name, donor.base) or _is_copy(donor, name)}
+    donor.tensors.check(expected, ignored)
 
 
-def _same_table(donor: Donor) -> bool:
-    """A tied model may store its table twice, if both copies are the same."""
-    head, table = donor.read("lm_head.weight"), donor.read("decoder.embedding.weight")
-    return head.shape == table.shape and head.dtype == table.dtype and torch.equal(head, table)
+def _is_copy(donor: Donor, name: str) -> bool:
+    """A table may be stored once more under another name, if both copies are the same."""
+    place = donor.family.weights.to_ours(name, donor.base)
+    if place is None or len(place.ours) > 1:
+        return False
+    ours = donor.tied.get(place.ours[0], place.ours[0])
+    if ours not in donor.places or donor.source_name(ours) not in donor.tensors.infos:
+        return False
+    copy, table = donor.tensors.read(name), donor.tensors.read(donor.source_name(ours))
+    return copy.shape == table.shape and copy.dtype == table.dtype and torch.equal(copy, table)

@@ -5,6 +5,7 @@ from graftlm.families.llama import ROTARY, SIZES
 from graftlm.families.spec import (
     ATTENTION,
     EMBEDDINGS,
+    LAYER_TYPES,
     MLP,
     ROTARY_BUFFERS,
     Family,
@@ -30,11 +31,7 @@ GEMMA2 = Family(
                 lambda s: {"query_scale": s["query_pre_attn_scalar"] ** -0.5},
                 lambda o: {"query_pre_attn_scalar": round(o["query_scale"] ** -2)},
             ),
-            Rule(
-                ("layer_types",),
-                lambda s: {"layer_types": tuple(s["layer_types"])},
-                lambda o: {"layer_types": list(o["layer_types"])},
-            ),
+            LAYER_TYPES,
             Rule(("sliding_window",), causal_window, window_size),
             pinned("use_bidirectional_attention", None, "the donor must be causal"),
             given("norm_unit_offset", lambda s: True),
@@ -54,4 +51,5 @@ GEMMA2 = Family(
         ),
         dropped=ROTARY_BUFFERS,
     ),
+    architecture="Gemma2ForCausalLM",
 )

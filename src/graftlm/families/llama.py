@@ -60,4 +60,5 @@ LLAMA = Family(
         ),
         dropped=ROTARY_BUFFERS,
     ),
+    architecture="LlamaForCausalLM",
 )

@@ -5,6 +5,7 @@ from graftlm.families.llama import ROTARY, SIZES
 from graftlm.families.spec import (
     ATTENTION,
     EMBEDDINGS,
+    LAYER_TYPES,
     MLP,
     ROTARY_BUFFERS,
     Family,
@@ -21,11 +22,7 @@ QWEN3 = Family(
             *SIZES,
             ROTARY,
             same("hidden_act", "activation"),
-            Rule(
-                ("layer_types",),
-                lambda s: {"layer_types": tuple(s["layer_types"])},
-                lambda o: {"layer_types": list(o["layer_types"])},
-            ),
+            LAYER_TYPES,
             Rule(
                 ("sliding_window", "use_sliding_window"),
                 causal_window,
@@ -47,4 +44,5 @@ QWEN3 = Family(
         ),
         dropped=ROTARY_BUFFERS,
     ),
+    architecture="Qwen3ForCausalLM",
 )

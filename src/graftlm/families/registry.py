@@ -8,15 +8,16 @@ from graftlm.families.spec import Family
 from graftlm.model.config import GraftConfig
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, QWEN3, GEMMA2)}
+"""Every known family by its model_type."""
 
 
 def family_of(model_type: object) -> Family:
     """The family of a config. Raises: ConversionError for one that is not known."""
     if model_type == GraftConfig.model_type:
         raise ConversionError("This model is a graft already; give the language model that it should be made of.")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ConversionError(
             f"Models of type {model_type!r} are not supported yet; known families are {', '.join(FAMILIES)} "
             "(CONTRIBUTING.md says how to add one)."
         )
-    return FAMILIES[str(model_type)]
+    return FAMILIES[model_type]

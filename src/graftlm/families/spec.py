@@ -1,11 +1,18 @@
 """What a family is: a name of the ecosystem with its two tables. Families are values; no code asks for a name."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+from transformers import PreTrainedConfig
+
 from graftlm.errors import ConversionError
-from graftlm.families.config_map import ConfigMap, Values
-from graftlm.families.weight_map import Rename, WeightMap
+from graftlm.families.config_map import ConfigMap, Rule
+from graftlm.families.stock_config import Values, complete
+from graftlm.families.weight_map import Place, TensorRule, WeightMap, rename
+from graftlm.model.causal_lm import CausalLM
+from graftlm.model.pretrained import GraftPreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -15,6 +22,31 @@ class Family:
     name: str
     config: ConfigMap
     weights: WeightMap
+    architecture: str
+    """The class of transformers that it is written for."""
+    model: type[GraftPreTrainedModel] = CausalLM
+    """The class of ours that holds it: a CausalLM, an EncoderModel, or a whole encoder–decoder."""
+
+    def stock_config(self, config: PreTrainedConfig) -> dict[str, Any]:
+        """transformers' config of one of ours. Raises: ConversionError that names what the family cannot express."""
+        named = {"architectures": [self.architecture], "model_type": self.name}
+        return named | self.config.write(config, lambda fields: complete(named | dict(fields)))
+
+    def places(self, names: Iterable[str]) -> list[Place]:
+        """The source tensors that hold our tensors of these names, as the family writes them, each once."""
+        found: dict[str, Place] = {}
+        for name in names:
+            place = self.weights.to_source(name)
+            assert place is not None, name
+            found.setdefault(place.source, place)
+        return list(found.values())
+
+    def stock_tensors(self, tensors: Mapping[str, Tensor], config: PreTrainedConfig) -> dict[str, Tensor]:
+        """Our tensors as the source's, under its names."""
+        return {
+            place.source: place.rule.join([tensors[part] for part in place.ours], config)
+            for place in self.places(tensors)
+        }
 
 
 def causal_window(values: Values) -> Values:
@@ -41,19 +73,23 @@ def shared_rotary(ours: Values) -> dict[str, Any]:
     return {"rope_parameters": dict(next(iter(ours["rotary"].values())))}
 
 
+LAYER_TYPES = Rule(
+    ("layer_types",),
+    lambda s: {"layer_types": tuple(s["layer_types"])},
+    lambda o: {"layer_types": list(o["layer_types"])},
+)
 EMBEDDINGS = (
-    Rename("model.embed_tokens.weight", "decoder.embedding.weight"),
-    Rename("model.norm.weight", "decoder.norm.weight"),
-    Rename("lm_head.weight", "lm_head.weight"),
+    rename("model.embed_tokens.weight", "decoder.embedding.weight"),
+    rename("model.norm.weight", "decoder.norm.weight"),
+    rename("lm_head.weight", "lm_head.weight"),
 )
 
 
-def layer(source: str, ours: str, *kinds: str) -> tuple[Rename, ...]:
+def layer(
+    source: str, ours: str, *kinds: str, of: str = "model.layers.{layer}", to: str = "decoder.layers.{layer}"
+) -> tuple[TensorRule, ...]:
     """Rules for the tensors of one module in every layer; `kinds` are weight, bias, …"""
-    return tuple(
-        Rename(f"model.layers.{{layer}}.{source}.{kind}", f"decoder.layers.{{layer}}.{ours}.{kind}")
-        for kind in kinds or ("weight",)
-    )
+    return tuple(rename(f"{of}.{source}.{kind}", f"{to}.{ours}.{kind}") for kind in kinds or ("weight",))
 
 
 ATTENTION = tuple(

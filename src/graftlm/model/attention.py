@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from graftlm.model.adapter import EMPTY, LinearDeltas, adapted
 from graftlm.model.config import StackConfig
 from graftlm.model.kernels import Linear, attend
-from graftlm.model.norm import RMSNorm
+from graftlm.model.norm import make_norm
 from graftlm.model.rotary import RotaryTable
 
 
@@ -20,7 +20,7 @@ class KeyValue(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with optional head norms, soft-cap and rotary positions.
+    """Grouped-query attention with optional norms of queries and keys, soft-cap, bias on scores and rotary positions.
 
     `memory_width` is the width of what keys and values are made from; the stack's own width by default.
     """
@@ -35,33 +35,52 @@ class Attention(nn.Module):
         self.v_proj = Linear(source, config.num_kv_heads * head, bias=config.qkv_bias)
         self.o_proj = Linear(config.num_heads * head, width, bias=config.output_bias)
         if config.qk_norm:
-            self.q_norm = RMSNorm(head, config.norm_eps, config.norm_unit_offset)
-            self.k_norm = RMSNorm(head, config.norm_eps, config.norm_unit_offset)
+            heads = (config.num_heads, config.num_kv_heads) if config.qk_norm_over == "all" else (1, 1)
+            self.q_norm, self.k_norm = (make_norm(config, number * head) for number in heads)
 
     def query(self, x: Tensor, rotary: RotaryTable | None, deltas: LinearDeltas = EMPTY) -> Tensor:
         """(B, T, D) -> (B, H, T, E)."""
-        query = self._heads(adapted(self.q_proj, x, deltas.get("q_proj")))
-        if self.config.qk_norm:
-            query = self.q_norm(query)
+        query = self._normed("q_norm", adapted(self.q_proj, x, deltas.get("q_proj")))
         return query if rotary is None else rotary(query)
 
     def key_value(self, x: Tensor, rotary: RotaryTable | None, deltas: LinearDeltas = EMPTY) -> KeyValue:
         """(B, K, D) -> keys and values of these tokens."""
-        key = self._heads(adapted(self.k_proj, x, deltas.get("k_proj")))
+        key = self._normed("k_norm", adapted(self.k_proj, x, deltas.get("k_proj")))
         value = self._heads(adapted(self.v_proj, x, deltas.get("v_proj")))
-        if self.config.qk_norm:
-            key = self.k_norm(key)
         return KeyValue(key if rotary is None else rotary(key), value)
 
-    def forward(self, query: Tensor, parts: list[KeyValue], mask: Tensor, deltas: LinearDeltas = EMPTY) -> Tensor:
-        """Attend to the concatenation of `parts` under `mask` (B, 1, T, K). Returns (B, T, D)."""
+    def forward(
+        self,
+        query: Tensor,
+        parts: list[KeyValue],
+        mask: Tensor,
+        deltas: LinearDeltas = EMPTY,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """Attend to the concatenation of `parts` under `mask` (B, 1, T, K), with `bias` (B, H, T, K) on the scores.
+
+        Returns (B, T, D).
+        """
         key = parts[0].key if len(parts) == 1 else torch.cat([part.key for part in parts], dim=2)
         value = parts[0].value if len(parts) == 1 else torch.cat([part.value for part in parts], dim=2)
         dropout = self.config.attention_dropout if self.training else 0.0
         output = attend(
-            query, key, value, mask, scale=self.config.scale, softcap=self.config.attention_softcap, dropout=dropout
+            query,
+            key,
+            value,
+            mask,
+            scale=self.config.scale,
+            softcap=self.config.attention_softcap,
+            dropout=dropout,
+            bias=bias,
         )
         return adapted(self.o_proj, output.transpose(1, 2).flatten(2), deltas.get("o_proj"))
+
+    def _normed(self, norm: str, x: Tensor) -> Tensor:
+        if not self.config.qk_norm:
+            return self._heads(x)
+        normed: Tensor = getattr(self, norm)(x if self.config.qk_norm_over == "all" else self._heads(x))
+        return self._heads(normed) if self.config.qk_norm_over == "all" else normed
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)

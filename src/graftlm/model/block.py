@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from graftlm.model.adapter import EMPTY, LayerDeltas
 from graftlm.model.attention import Attention, KeyValue
-from graftlm.model.config import StackConfig
-from graftlm.model.mlp import GatedMLP
-from graftlm.model.norm import RMSNorm
+from graftlm.model.experts import Experts
+from graftlm.model.mlp import MLP
+from graftlm.model.norm import make_norm
 from graftlm.model.rotary import RotaryTable
+from graftlm.model.stack_config import StackConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +46,16 @@ class View:
     """(B, 1, T, S), separate mode only."""
     memory_rotary: RotaryTable | None = None
     """Of the memory's keys; None where the memory carries no positions."""
+    bias: Tensor | None = None
+    """(B, H, T, K), on the scores of the layer's own tokens."""
 
 
 class Block(GradientCheckpointingLayer):
-    """Self-attention (merged with the memory, or not), optional cross-attention, gated MLP; each a residual.
+    """Self-attention (merged with the memory, or not), optional cross-attention, feed-forward part; each a residual.
 
-    Source: pre-norm arXiv 2002.04745; sandwich norms and cross-attention order as in T5Gemma (arXiv 2504.06225, 3.1);
-    merged attention T5Gemma 2 (arXiv 2512.14856, 2).
+    Source: pre- and post-norm arXiv 2002.04745; norms of outputs alone arXiv 2501.00656, section 3.2; sandwich norms
+    and cross-attention order as in T5Gemma (arXiv 2504.06225, 3.1); merged attention T5Gemma 2 (arXiv 2512.14856, 2);
+    parallel feed-forward part arXiv 2204.06745, section 2.1.
     """
 
     def __init__(self, config: StackConfig, index: int, reading: MemoryReading | None = None) -> None:
@@ -58,15 +63,19 @@ class Block(GradientCheckpointingLayer):
         self.index = index
         self.layer_type = config.layer_types[index]
         self.reading = reading
-        self.attention_norm = _norm(config)
+        self.rotated = index not in config.unrotated_layers
+        self.post_norm = config.norm_placement == "post"
+        self.parallel = config.parallel_residual
+        self.dropout = config.residual_dropout
+        self.attention_norm = _in_norm(config) if index or config.first_attention_norm else nn.Identity()
         self.attention = Attention(config)
         self.attention_out_norm = _out_norm(config)
         if reading is not None and reading.mode == "separate":
-            self.cross_attention_norm = _norm(config)
+            self.cross_attention_norm = _in_norm(config)
             self.cross_attention = Attention(config, memory_width=reading.width)
             self.cross_attention_out_norm = _out_norm(config)
-        self.mlp_norm = _norm(config)
-        self.mlp = GatedMLP(config)
+        self.mlp_norm = _in_norm(config)
+        self.mlp = Experts(config) if config.experts and index in config.experts.layers else MLP(config)
         self.mlp_out_norm = _out_norm(config)
 
     def forward(
@@ -79,25 +88,32 @@ class Block(GradientCheckpointingLayer):
     ) -> Tensor:
         """(B, T, D) -> (B, T, D); `memory` (B, S, D') is not needed once `past_key_values` holds its keys."""
         beside = deltas.get("attention", EMPTY)
-        y = self.attention_norm(x)
-        own = self.attention.key_value(y, view.rotary, beside)
+        before, y = x, self.attention_norm(x)
+        rotary = view.rotary if self.rotated else None
+        own = self.attention.key_value(y, rotary, beside)
         if past_key_values is not None:
             own = KeyValue(*past_key_values.self_attention_cache.update(own.key, own.value, self.index))
         parts = [own]
         if self.reading is not None and self.reading.mode == "merged":
             parts.insert(0, self.memory_key_value(memory, view, past_key_values, deltas))
-        y = self.attention(self.attention.query(y, view.rotary, beside), parts, view.mask, beside)
-        x = x + self.attention_out_norm(y)
+        y = self.attention(self.attention.query(y, rotary, beside), parts, view.mask, beside, view.bias)
+        x = self._add(x, y, self.attention_out_norm)
         if self.reading is not None and self.reading.mode == "separate":
             assert view.memory_mask is not None
             beside = deltas.get("cross_attention", EMPTY)
-            rotary = view.rotary if view.memory_rotary is not None else None
-            query = self.cross_attention.query(self.cross_attention_norm(x), rotary, beside)
+            turned = rotary if view.memory_rotary is not None else None
+            query = self.cross_attention.query(self.cross_attention_norm(x), turned, beside)
             read = self.memory_key_value(memory, view, past_key_values, deltas)
             y = self.cross_attention(query, [read], view.memory_mask, beside)
-            x = x + self.cross_attention_out_norm(y)
-        y = self.mlp_out_norm(self.mlp(self.mlp_norm(x), deltas.get("mlp", EMPTY)))
-        return cast(Tensor, x + y)
+            x = self._add(x, y, self.cross_attention_out_norm)
+        y = self.mlp(self.mlp_norm(before if self.parallel else x), deltas.get("mlp", EMPTY))
+        return self._add(x, y, self.mlp_out_norm)
+
+    def _add(self, x: Tensor, y: Tensor, norm: nn.Module) -> Tensor:
+        """The residual sum, with the norm that stands before or after it."""
+        if self.training and self.dropout:
+            y = F.dropout(y, self.dropout)
+        return cast(Tensor, norm(x + y) if self.post_norm else x + norm(y))
 
     def memory_key_value(
         self,
@@ -116,7 +132,8 @@ class Block(GradientCheckpointingLayer):
         attention: Attention = getattr(self, name)
         if self.reading.norm:
             memory = self.attention_norm(memory)
-        made = attention.key_value(memory, view.memory_rotary, deltas.get(name, EMPTY))
+        rotary = view.memory_rotary if self.rotated else None
+        made = attention.key_value(memory, rotary, deltas.get(name, EMPTY))
         if past_key_values is not None:
             made = KeyValue(*past_key_values.cross_attention_cache.update(made.key, made.value, self.index))
             past_key_values.is_updated[self.index] = True
@@ -130,9 +147,9 @@ class Layers(nn.ModuleList):
         return cast(Iterator[Block], super().__iter__())
 
 
-def _norm(config: StackConfig) -> RMSNorm:
-    return RMSNorm(config.hidden_size, config.norm_eps, config.norm_unit_offset)
+def _in_norm(config: StackConfig) -> nn.Module:
+    return make_norm(config) if config.norm_placement in ("pre", "sandwich") else nn.Identity()
 
 
 def _out_norm(config: StackConfig) -> nn.Module:
-    return _norm(config) if config.norm_placement == "sandwich" else nn.Identity()
+    return nn.Identity() if config.norm_placement == "pre" else make_norm(config)

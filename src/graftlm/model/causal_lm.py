@@ -34,7 +34,7 @@ class CausalLM(GraftPreTrainedModel):
         if not isinstance(config.decoder, StackConfig):
             raise ConfigError("A causal LM needs a decoder.")
         self.decoder = Decoder(config.decoder)
-        self.lm_head = Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
+        self.lm_head = Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=config.decoder.logit_bias)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

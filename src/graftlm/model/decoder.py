@@ -11,8 +11,10 @@ from graftlm.model.block import Block, Layers, MemoryReading, View
 from graftlm.model.config import StackConfig
 from graftlm.model.embedding import Embedding
 from graftlm.model.mask import visible
-from graftlm.model.norm import RMSNorm
+from graftlm.model.norm import make_norm
+from graftlm.model.relative_bias import RelativeBias
 from graftlm.model.rotary import Rotary, RotaryTable
+from graftlm.model.stem import Stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,11 @@ class Decoder(nn.Module):
         self.config = config
         self.memory = memory
         self.embedding = Embedding(config.vocab_size, config.hidden_size, config.embedding_scale)
+        self.stem = Stem(config)
         self.layers = Layers(Block(config, i, memory) for i in range(config.num_layers))
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps, config.norm_unit_offset)
+        self.norm = make_norm(config) if config.final_norm else nn.Identity()
+        if config.relative_bias is not None:
+            self.relative_bias = RelativeBias(config.relative_bias, config.num_heads)
         self.rotary = Rotary(config)
 
     def forward(
@@ -50,7 +55,7 @@ class Decoder(nn.Module):
         memory (B, M or 1, S, D') and `source`, its placement (B, S). Neither is read where no memory is set up.
         `adapters` stand beside the linear maps of their rows, on the memory's keys and values too where those are made.
         """
-        x = self.embedding(ids)
+        x = self.stem(self.embedding(ids), target.positions[:, -ids.shape[1] :])
         views = self.views(x, target, source)
         states = [x]
         deltas = (adapters or RowAdapters()).layers(len(self.layers))
@@ -67,6 +72,7 @@ class Decoder(nn.Module):
         queries = target.positions[:, -x.shape[1] :]
         rotary = self.rotary(queries, x.dtype)
         memory_rotary = self.memory_tables(source, x.dtype)
+        bias = None if self.config.relative_bias is None else self.relative_bias(queries, target.positions)
         views: dict[str, View] = {}
         for kind in dict.fromkeys(self.config.layer_types):
             window = self.config.window if kind == "sliding_attention" else None
@@ -79,7 +85,11 @@ class Decoder(nn.Module):
                 if self.memory.mode == "merged":
                     mask, seen = torch.cat((seen, mask), dim=-1), None
             views[kind] = View(
-                mask=mask, rotary=rotary.get(kind), memory_mask=seen, memory_rotary=memory_rotary.get(kind)
+                mask=mask,
+                rotary=rotary.get(kind),
+                memory_mask=seen,
+                memory_rotary=memory_rotary.get(kind),
+                bias=bias,
             )
         return views
 

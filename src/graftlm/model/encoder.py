@@ -7,8 +7,10 @@ from graftlm.model.block import Block, Layers, View
 from graftlm.model.config import StackConfig
 from graftlm.model.embedding import Embedding
 from graftlm.model.mask import visible
-from graftlm.model.norm import RMSNorm
+from graftlm.model.norm import make_norm
+from graftlm.model.relative_bias import RelativeBias
 from graftlm.model.rotary import Rotary
+from graftlm.model.stem import Stem
 
 
 class Encoder(nn.Module):
@@ -23,12 +25,11 @@ class Encoder(nn.Module):
         self.causal = causal
         if own_embedding:
             self.embedding = Embedding(config.vocab_size, config.hidden_size, config.embedding_scale)
+        self.stem = Stem(config)
         self.layers = Layers(Block(config, i) for i in range(config.num_layers))
-        self.norm = (
-            RMSNorm(config.hidden_size, config.norm_eps, config.norm_unit_offset)
-            if config.final_norm
-            else nn.Identity()
-        )
+        self.norm = make_norm(config) if config.final_norm else nn.Identity()
+        if config.relative_bias is not None:
+            self.relative_bias = RelativeBias(config.relative_bias, config.num_heads)
         self.rotary = Rotary(config)
 
     def forward(
@@ -36,7 +37,7 @@ class Encoder(nn.Module):
     ) -> list[Tensor]:
         """States h_0 … h_N, raw, each (B, S, D). Shapes: embedded (B, S, D), mask and positions (B, S)."""
         views = self.views(embedded, mask, positions)
-        states = [embedded]
+        states: list[Tensor] = [self.stem(embedded, positions)]
         for layer, beside in zip(self.layers, RowAdapters((adapter,)).layers(len(self.layers)), strict=True):
             states.append(layer(states[-1], views[layer.layer_type], deltas=beside))
         return states
@@ -44,6 +45,7 @@ class Encoder(nn.Module):
     def views(self, embedded: Tensor, mask: Tensor, positions: Tensor) -> dict[str, View]:
         """Masks and rotary tables by layer type."""
         rotary = self.rotary(positions, embedded.dtype)
+        bias = None if self.config.relative_bias is None else self.relative_bias(positions, positions)
         return {
             kind: View(
                 mask=visible(
@@ -54,6 +56,7 @@ class Encoder(nn.Module):
                     window=self.config.window if kind == "sliding_attention" else None,
                 ),
                 rotary=rotary.get(kind),
+                bias=bias,
             )
             for kind in dict.fromkeys(self.config.layer_types)
         }

@@ -122,31 +122,44 @@ def attend(
     scale: float,
     softcap: float | None = None,
     dropout: float = 0.0,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Grouped-query attention; a query that may see no key reads zeros.
 
-    Shapes: query (B, H, T, E), key and value (B, G, K, E) with H a multiple of G, mask (B, 1, T, K) boolean
-    -> (B, H, T, E). A fused kernel serves what it can express; on a CPU below fp32, and for soft-caps, plain matrix
-    products do, which are faster there than the fused kernel in bf16 (benchmarks/results/kernels.json).
+    Shapes: query (B, H, T, E), key and value (B, G, K, E) with H a multiple of G, mask (B, 1, T, K) boolean, bias on
+    the scores (B, H, T, K) -> (B, H, T, E). A fused kernel serves what it can express; on a CPU below fp32, and for
+    soft-caps, plain matrix products do, which are faster there than the fused kernel in bf16
+    (benchmarks/results/kernels.json).
     """
     if _trains_wide(query):
-        output = attend(query.float(), key.float(), value.float(), mask, scale=scale, softcap=softcap, dropout=dropout)
-        return output.to(query.dtype)
+        wide = None if bias is None else bias.float()
+        parts = (query.float(), key.float(), value.float(), mask)
+        return attend(*parts, scale=scale, softcap=softcap, dropout=dropout, bias=wide).to(query.dtype)
     fused = softcap is None and (query.device.type != "cpu" or query.dtype == torch.float32)
     if fused and torch.is_autocast_enabled("cpu") and query.device.type == "cpu":
         fused = False
     if fused:
         # The fused kernel leaves rows that see nothing undefined.
         sees = mask.any(-1, keepdim=True)
+        seen = mask | ~sees
+        if bias is not None:
+            seen = bias.to(query.dtype).masked_fill(~seen, float("-inf"))
         output = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask | ~sees, dropout_p=dropout, scale=scale, enable_gqa=True
+            query, key, value, attn_mask=seen, dropout_p=dropout, scale=scale, enable_gqa=True
         )
         return output * sees
-    return _grouped_matmul(query, key, value, mask, scale, softcap, dropout)
+    return _grouped_matmul(query, key, value, mask, scale, softcap, dropout, bias)
 
 
 def _grouped_matmul(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, softcap: float | None, dropout: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    scale: float,
+    softcap: float | None,
+    dropout: float,
+    bias: Tensor | None = None,
 ) -> Tensor:
     batch, heads, queries, width = query.shape
     groups = key.shape[1]
@@ -155,6 +168,8 @@ def _grouped_matmul(
     scores = (stacked @ key.transpose(-1, -2)).view(batch, groups, heads // groups, queries, -1) * scale
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias.unflatten(1, (groups, -1))
     mask = mask.unsqueeze(2)
     scores = scores.float().masked_fill(~mask, torch.finfo(torch.float32).min)
     weights = torch.softmax(scores, dim=-1) * mask.any(-1, keepdim=True)

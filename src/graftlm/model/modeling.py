@@ -54,7 +54,7 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
                 window=config.memory_window == "by_position",
             ),
         )
-        self.lm_head = Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
+        self.lm_head = Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=config.decoder.logit_bias)
         # Beside the model's own encoder and decoder, while a task encoder is tuned or in the encoder's place.
         self.encoder_adapter: Adapter | None = None
         self.decoder_adapter: Adapter | None = None
@@ -288,6 +288,8 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         if self.starts_with_source:
             assert encoder_outputs.last_token is not None
             start = encoder_outputs.last_token
+        elif self.config.decoder_start == "last_label":
+            start = (labels * last_token_mask(labels != IGNORED_LABEL)).sum(-1, keepdim=True)
         else:
             start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
         return torch.cat((start, labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED_LABEL, pad)), dim=1)

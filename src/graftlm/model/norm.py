@@ -1,10 +1,20 @@
-"""Root-mean-square normalisation."""
+"""Normalisation: by the root mean square, or by mean and variance."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from graftlm.model.stack_config import StackConfig
+
+
+def make_norm(config: StackConfig, width: int | None = None) -> nn.Module:
+    """The norm that a stack uses, of its own width or another. Layer norm: arXiv 1607.06450."""
+    width = config.hidden_size if width is None else width
+    if config.norm_kind == "layer":
+        return nn.LayerNorm(width, config.norm_eps, bias=config.norm_bias)
+    return RMSNorm(width, config.norm_eps, config.norm_unit_offset)
 
 
 class RMSNorm(nn.Module):

@@ -1,6 +1,6 @@
 """What the models of this package share: loading, saving, initialisation, the output head and the loss."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,17 +47,35 @@ class GraftPreTrainedModel(PreTrainedModel):
 
     def logits(self, state: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, V), soft-capped where the family does."""
-        logits: Tensor = self.lm_head(state)
-        cap = self.decoder.config.logit_softcap
+        cap, scale = self.decoder.config.logit_softcap, self.decoder.config.logit_scale
+        logits: Tensor = self.lm_head(state if scale == 1.0 else state * scale)
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+class Skeleton(NamedTuple):
+    """The tensors of a model without their values."""
+
+    shapes: dict[str, tuple[int, ...]]
+    """Of those that are stored."""
+    tied: dict[str, str]
+    """Name of each that is not stored again -> name of the one that it is."""
+
+
+def skeleton(kind: type[GraftPreTrainedModel], config: PreTrainedConfig) -> Skeleton:
+    """What a model of this config holds. Raises: ConfigError for sizes that no tensor can have."""
+    try:
+        with torch.device("meta"):
+            model = kind(config)
+    except RuntimeError as error:
+        raise ConfigError(f"The config asks for a tensor that cannot be made ({error}).") from error
+    tied: dict[str, str] = model.get_expanded_tied_weights_keys()
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+    return Skeleton(shapes, tied)
 
 
 def stored_shapes(kind: type[GraftPreTrainedModel], config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors that a model of this config stores; tied ones are not stored again."""
-    with torch.device("meta"):
-        model = kind(config)
-    tied = model.get_expanded_tied_weights_keys()
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+    return skeleton(kind, config).shapes
 
 
 def token_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:

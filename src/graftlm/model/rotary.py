@@ -16,15 +16,19 @@ BY_LENGTH = ("dynamic", "longrope")
 
 
 class RotaryTable(NamedTuple):
-    """Cosines and sines of one set of positions; each (B, 1, T, E)."""
+    """Cosines and sines of one set of positions; each (B, 1, T, R), R the part of a head that is rotated."""
 
     cos: Tensor
     sin: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rotate heads by their positions. Shapes: (B, H, T, E) -> the same."""
+        """Rotate the first R of each head by position. Shapes: (B, H, T, E) -> the same."""
+        rotated = self.cos.shape[-1]
+        rest = x[..., rotated:]
+        x = x[..., :rotated]
         first, second = x.chunk(2, dim=-1)
-        return x * self.cos + torch.cat((-second, first), dim=-1) * self.sin
+        x = x * self.cos + torch.cat((-second, first), dim=-1) * self.sin
+        return torch.cat((x, rest), dim=-1) if rest.shape[-1] else x
 
 
 class Rotary(nn.Module):
@@ -60,7 +64,7 @@ class Rotary(nn.Module):
     def frequencies(
         self, layer_type: str, parameters: Mapping[str, Any], device: torch.device, length: int
     ) -> tuple[Tensor, float]:
-        """Inverse frequencies (E/2) in fp32 and the factor on the tables."""
+        """Inverse frequencies (R/2) in fp32 and the factor on the tables."""
         key = (layer_type, device, length)
         if key not in self._frequencies:
             # Only lengths make new keys; one entry per layer type keeps long generations from piling them up.
@@ -70,9 +74,10 @@ class Rotary(nn.Module):
 
     def _compute(self, parameters: Mapping[str, Any], device: torch.device, length: int) -> tuple[Tensor, float]:
         head_dim = self.config.head_dim
+        rotated = int(head_dim * (parameters.get("partial_rotary_factor") or 1.0))
         kind = parameters.get("rope_type", "default")
         if kind == "default":
-            exponents = torch.arange(0, head_dim, 2, dtype=torch.float, device=device) / head_dim
+            exponents = torch.arange(0, rotated, 2, dtype=torch.float, device=device) / rotated
             return 1.0 / parameters["rope_theta"] ** exponents, 1.0
         view = SimpleNamespace(
             rope_parameters=dict(parameters),

@@ -7,8 +7,8 @@ import pytest
 
 from graftlm.errors import ConfigError, ConversionError
 from graftlm.families.config_map import ConfigMap, ignored, pinned, same
-from graftlm.families.donor import complete
 from graftlm.families.registry import FAMILIES, family_of
+from graftlm.families.stock_config import complete
 from graftlm.model.config import CausalLMConfig
 from tiny import FAMILIES as TINY
 from tiny import LLAMA3, hf_config
