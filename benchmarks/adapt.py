@@ -70,7 +70,7 @@ class Size:
     runs: int
 
 
-FULL = Size(Shape(32, 2304, 256_000), Shape(16, 1536, 256_000), runs=3)
+FULL = Size(Shape(32, 2304, 256_000), Shape(16, 1536, 256_000), runs=2)
 QUICK = Size(Shape(4, 512, 32_000, head_width=64), Shape(2, 256, 32_000, head_width=32), runs=1)
 CASES = {
     "balanced, t5gemma": ("--recipe", "t5gemma"),

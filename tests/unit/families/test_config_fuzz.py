@@ -72,7 +72,7 @@ def check(folder: Path, config: Any) -> None:
     finally:
         path.write_bytes(original)
     if said is not None:
-        assert said.isprintable(), said
+        assert said == " ".join(said.splitlines()), said
         assert said.endswith("."), said
 
 
@@ -94,17 +94,16 @@ def nested(values: dict[str, Any]) -> list[tuple[dict[str, Any] | list[Any], Any
     return found
 
 
-def test_any_field_may_hold_anything_extreme(donor: Path) -> None:
-    count = len(nested(fields(donor)))
-    for place in range(count):
-        for value in (*HOSTILE, *HOSTILE_TEXT, None, True, [], {}, [[1]], {"a": {"b": 1}}):
-            config = fields(donor)
-            holder, key = nested(config)[place]
-            holder[key] = value
-            check(donor, config)
+@pytest.mark.parametrize("value", [-1, 0, 10**9, 10**15, 10**400, float("nan"), [[1]]], ids=lambda v: repr(v)[:8])
+def test_any_field_may_hold_something_extreme(donor: Path, value: Any) -> None:
+    for place in range(len(nested(fields(donor)))):
+        config = fields(donor)
+        holder, key = nested(config)[place]
+        holder[key] = value
+        check(donor, config)
 
 
-@settings(max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_few_fields_may_hold_anything_be_gone_or_be_new(donor: Path, data: st.DataObject) -> None:
     config = fields(donor)
@@ -120,7 +119,7 @@ def test_any_few_fields_may_hold_anything_be_gone_or_be_new(donor: Path, data: s
     check(donor, config)
 
 
-@settings(max_examples=50, deadline=None, database=None)
+@settings(max_examples=20, deadline=None, database=None)
 @given(config=VALUES)
 def test_a_config_may_be_anything(donor: Path, config: Any) -> None:
     check(donor, config)
