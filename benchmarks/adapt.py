@@ -5,7 +5,7 @@
 The models are Gemma 2 in shape, bf16, with random weights, in shards of 5 GB. `graftlm adapt` runs in a fresh process;
 its time counts from the start of the process until what it wrote is on the disk (fsync). `cp -r` of the written folder
 is timed in the same way right after it, as a pair. The page cache is warm on both sides: everything that is read was
-read once just before. Seconds are medians over the pairs, and `x cp` is the median of the pairs' quotients.
+read once just before, the modules of Python too. Seconds are medians over the pairs, and `x cp` is the median of the pairs' quotients.
 
 Memory: peaks of the process over samples of Linux's process status, in MB: RssAnon (memory that the process holds) and
 VmHWM (with the pages of mapped files, which the system may drop at any time).
@@ -43,6 +43,7 @@ SHARD_BYTES = 5_000_000_000
 POLL = 0.01
 """Seconds between two looks at a process."""
 ADAPT = "from graftlm.cli.main import main; main()"
+IMPORTS = "import graftlm.adaptation.adapt"
 LOAD_AND_SAVE = """
 import sys, torch
 from transformers import Gemma2ForCausalLM
@@ -150,13 +151,14 @@ def megabytes(status: str, field: str) -> float:
 
 
 def warm(*folders: Path) -> int:
-    """Read everything in the folders once; its size in bytes."""
+    """Read everything in the folders once, and import what a command imports; size of the folders in bytes."""
     total = 0
     for folder in folders:
         for file in folder.iterdir():
             with file.open("rb") as source:
                 while part := source.read(1 << 24):
                     total += len(part)
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True)
     return total
 
 
