@@ -17,7 +17,7 @@ from tiny import BOS, PAD, SIDES, VOCABULARY, WHOLE, batch, gap, tokenizer
 SMALL = {"hidden_size": 48, "num_hidden_layers": 3, "num_key_value_heads": 1, "sliding_window": 7}
 
 
-def in_stock(model: GraftForConditionalGeneration) -> T5GemmaForConditionalGeneration:
+def as_t5gemma(model: GraftForConditionalGeneration) -> T5GemmaForConditionalGeneration:
     """The graft in transformers' own class."""
     values = T5GEMMA.stock_config(model.config)
     stock = T5GemmaForConditionalGeneration._from_config(
@@ -33,14 +33,14 @@ def pair(request: pytest.FixtureRequest, tiny_lm: Any) -> tuple[Any, Any]:
     _, folder = tiny_lm("gemma2")
     if request.param == "balanced":
         model = adapt(folder, recipe="t5gemma")
-        return model, in_stock(model)
+        return model, as_t5gemma(model)
     _, other = tiny_lm("gemma2", seed=1, **SMALL)
     model = adapt(folder, encoder_from=other, recipe="t5gemma")
     with torch.no_grad():  # Fresh cross-attention is too small to be seen by a test of logits.
         for name, parameter in model.named_parameters():
             if re.search(r"\.cross_attention\.", name):
                 parameter.mul_(0.25 / 0.02)
-    return model, in_stock(model)
+    return model, as_t5gemma(model)
 
 
 @pytest.mark.parametrize("side", SIDES)

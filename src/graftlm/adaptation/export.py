@@ -17,9 +17,10 @@ from graftlm.adaptation.task_encoder import load_task_encoder
 from graftlm.errors import ConfigError, ConversionError
 from graftlm.families.locate import locate
 from graftlm.families.registry import FAMILIES
+from graftlm.families.shards import write_shards
 from graftlm.families.spec import Family
 from graftlm.families.stock_config import stock_config
-from graftlm.families.tensors import disk_errors, write_shards
+from graftlm.families.tensors import disk_errors
 from graftlm.files import atomic_folder, check_new_folder
 from graftlm.model.causal_lm import CausalLM
 from graftlm.model.config import CausalLMConfig, GraftConfig
@@ -91,8 +92,7 @@ def export(
     headers = dict(_tensors(layout, held.tensors.__getitem__))
     dtype = max((tensor.dtype for tensor in headers.values()), key=lambda kind: kind.itemsize)
     with atomic_folder(out) as made, disk_errors():
-        sizes = {name: tensor.nbytes for name, tensor in headers.items()}
-        write_shards(made, sizes, _tensors(layout, held.read), shard_bytes)
+        write_shards(made, headers, _tensors(layout, held.read), shard_bytes)
         config = stock_config(layout.stock)
         config.dtype = dtype
         config.save_pretrained(made)

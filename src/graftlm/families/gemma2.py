@@ -1,6 +1,6 @@
 """Gemma 2. Source: transformers, models/gemma2 (configuration_gemma2.py, modeling_gemma2.py)."""
 
-from graftlm.families.config_map import ConfigMap, Rule, given, ignored, pinned, same
+from graftlm.families.config_map import ConfigMap, Rule, given, ignored, off, same
 from graftlm.families.llama import ROTARY, SIZES
 from graftlm.families.spec import (
     ATTENTION,
@@ -20,6 +20,7 @@ QUERY_SCALE = Rule(
     lambda s: {"query_scale": s["query_pre_attn_scalar"] ** -0.5},
     lambda o: {"query_pre_attn_scalar": round((o["query_scale"] or o["head_dim"] ** -0.5) ** -2)},
 )
+CAUSAL = off("use_bidirectional_attention", "the donor must be causal")
 WINDOW = Rule(("sliding_window",), causal_window, window_size)
 GEMMA_STACK = (
     same("hidden_activation", "activation"),
@@ -51,7 +52,7 @@ GEMMA2 = Family(
             ATTENTION_SOFTCAP,
             ignored("hidden_act", "transformers reads hidden_activation"),
             ignored("cache_implementation", "a choice of cache, not of the model"),
-            pinned("use_bidirectional_attention", None, "the donor must be causal"),
+            CAUSAL,
         )
     ),
     weights=WeightMap(

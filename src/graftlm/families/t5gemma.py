@@ -16,7 +16,7 @@ from graftlm.families.config_map import (
     within,
 )
 from graftlm.families.gemma2 import ATTENTION_SOFTCAP, GEMMA_STACK, WINDOW
-from graftlm.families.llama import ROTARY, STACK_SIZES
+from graftlm.families.llama import ROTARY, SIZES
 from graftlm.families.spec import Family, layer
 from graftlm.families.stock_config import Values
 from graftlm.families.weight_map import TensorRule, WeightMap, rename
@@ -51,8 +51,6 @@ JOINED = (
     same("eos_token_id"),
     repeated("vocab_size", "decoder.vocab_size"),
     repeated("initializer_range", "decoder.initializer_range"),
-    repeated("decoder.pad_token_id", "pad_token_id"),
-    repeated("decoder.eos_token_id", "eos_token_id"),
     Rule(
         ("decoder.bos_token_id", "decoder_start_token_id"),
         first_token,
@@ -78,20 +76,16 @@ JOINED = (
     given("positions", lambda s: "restarted"),
     given("decoder_start", lambda s: "bos"),
 )
-"""What T5Gemma and T5Gemma 2 say of both stacks together."""
+"""What T5Gemma and T5Gemma 2 say of both stacks together; it goes before what a stack says for itself."""
 
-SAID_ABOVE = tuple(
-    ignored(name, "transformers reads that of the whole model")
-    for name in ("attention_dropout", "dropout_rate", "is_encoder_decoder", "tie_word_embeddings")
-)
-TOKENS = tuple(repeated(name, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id"))
+DROPOUT_ABOVE = ignored("dropout_rate", "transformers reads that of the whole model")
 
 OF_A_STACK = (
-    *STACK_SIZES,
+    *SIZES,
     *GEMMA_STACK,
     ROTARY,
     ATTENTION_SOFTCAP,
-    *SAID_ABOVE,
+    DROPOUT_ABOVE,
     ignored("classifier_dropout_rate", "of heads that classify"),
     ignored("cross_attention_hidden_size", "transformers takes the encoder's width"),
     ignored("is_decoder", "transformers sets it for either stack"),
@@ -125,7 +119,7 @@ T5GEMMA = Family(
     name="t5gemma",
     config=ConfigMap(
         (
-            *on("encoder", within("encoder", (*OF_A_STACK, *TOKENS, ENCODER_WINDOW))),
+            *on("encoder", within("encoder", (*OF_A_STACK, ENCODER_WINDOW))),
             *on("decoder", within("decoder", (*OF_A_STACK, WINDOW))),
             *JOINED,
             given("cross_mode", lambda s: "separate"),

@@ -5,10 +5,10 @@ from typing import Any
 from graftlm.families.config_map import ConfigMap, Rule, given, ignored, on, pinned, repeated, within
 from graftlm.families.gemma2 import WINDOW
 from graftlm.families.gemma3 import GEMMA3_STACK
-from graftlm.families.llama import STACK_SIZES
+from graftlm.families.llama import SIZES
 from graftlm.families.spec import Family
 from graftlm.families.stock_config import Values
-from graftlm.families.t5gemma import JOINED, SAID_ABOVE, TOKENS, stack_weights
+from graftlm.families.t5gemma import DROPOUT_ABOVE, JOINED, stack_weights
 from graftlm.families.weight_map import WeightMap, rename
 from graftlm.model.config import GraftConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
@@ -36,7 +36,7 @@ def joined_window(ours: Values) -> dict[str, Any]:
     return {"sliding_window": None if ours["window"] is None else sum(ours["window"]) + 1}
 
 
-OF_A_STACK = (*STACK_SIZES, *GEMMA3_STACK, *SAID_ABOVE)
+OF_A_STACK = (*SIZES, *GEMMA3_STACK, DROPOUT_ABOVE)
 NORMS = (("self_attn.q_norm", "attention.q_norm"), ("self_attn.k_norm", "attention.k_norm"))
 ENCODER = "model.encoder.{base}"
 """Releases differ in whether the text encoder has a name of its own."""
@@ -49,7 +49,7 @@ T5GEMMA2 = Family(
                 "encoder",
                 within(
                     "encoder.text_config",
-                    (*OF_A_STACK, *TOKENS, Rule(("sliding_window",), split_window, joined_window)),
+                    (*OF_A_STACK, Rule(("sliding_window",), split_window, joined_window)),
                 ),
             ),
             *on("decoder", within("decoder", (*OF_A_STACK, WINDOW))),
