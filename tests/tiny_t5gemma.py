@@ -34,6 +34,7 @@ def t5gemma_config(name: str, encoder: dict[str, Any] | None = None, **overrides
         return T5GemmaConfig(
             encoder=FIRST | narrow | overrides | (encoder or {}),
             decoder=FIRST | overrides,
+            vocab_size=SIZES["vocab_size"],
             tie_word_embeddings=overrides.get("tie_word_embeddings", True),
         )
     text = SECOND | SHORT | overrides | (encoder or {})
