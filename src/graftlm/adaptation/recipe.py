@@ -27,8 +27,13 @@ class Recipe:
     balanced_only: bool
     """Encoder and decoder must come from one LLM."""
 
-    def config(self, decoder: CausalLMConfig, encoder: CausalLMConfig) -> GraftConfig:
-        """Config of the graft of two donors (the same one twice for a balanced graft)."""
+    def config(
+        self, decoder: CausalLMConfig, encoder: CausalLMConfig, *, source_tokenizer: bool = False
+    ) -> GraftConfig:
+        """Config of the graft of two donors (the same one twice for a balanced graft).
+
+        `source_tokenizer` says that their tokenizers differ.
+        """
         assert isinstance(decoder.decoder, StackConfig)
         assert isinstance(encoder.decoder, StackConfig)
         stack = encoder.decoder
@@ -45,6 +50,7 @@ class Recipe:
             encoder=stack,
             decoder=decoder.decoder,
             recipe=self.name,
+            source_tokenizer=source_tokenizer,
             tie_word_embeddings=decoder.tie_word_embeddings,
             pad_token_id=decoder.pad_token_id,
             bos_token_id=decoder.bos_token_id,
