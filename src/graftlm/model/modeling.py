@@ -346,12 +346,6 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
             )
         return super()._prepare_cache_for_generation(generation_config, *args, **kwargs)  # type: ignore[misc]
 
-    def _prepare_attention_mask_for_generation(self, inputs_tensor: Tensor, *args: Any) -> Any:
-        if self.config.source_tokenizer:
-            # The decoder's padding id, which transformers looks for, is a word of another source vocabulary.
-            return torch.ones_like(inputs_tensor)
-        return super()._prepare_attention_mask_for_generation(inputs_tensor, *args)  # type: ignore[misc]
-
     def _prepare_text_encoder_decoder_kwargs_for_generation(
         self,
         inputs_tensor: Tensor,

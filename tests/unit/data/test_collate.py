@@ -25,7 +25,9 @@ def tokenizers(tiny_tokenizer: PreTrainedTokenizerFast) -> Tokenizers:
     return Tokenizers(tiny_tokenizer, tiny_tokenizer)
 
 
-@pytest.mark.parametrize(("module", "examples"), [(graftlm.data.collate, 3), (graftlm.data.tokenizers, 1), (template, 2)])
+@pytest.mark.parametrize(
+    ("module", "examples"), [(graftlm.data.collate, 3), (graftlm.data.tokenizers, 1), (template, 2)]
+)
 def test_docstring_examples(module: ModuleType, examples: int) -> None:
     assert doctest.testmod(module) == (0, examples)
 
@@ -46,9 +48,7 @@ def test_templates_are_applied(tokenizers: Tokenizers) -> None:
     assert tokenizers.target.decode(example.labels[:-1]) == "A lazy dog"
 
 
-def test_long_sources_are_refused_or_cut_to_their_beginning(
-    tokenizers: Tokenizers,
-) -> None:
+def test_long_sources_are_refused_or_cut_to_their_beginning(tokenizers: Tokenizers) -> None:
     whole = encode(RECORD, Task.plain(), tokenizers, 99).input_ids
     assert len(whole) > 3
     task = Task(name="t")
