@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import tiny
 from conftest import Command
 from graftlm.adaptation.store import load_graft
 from graftlm.adaptation.task_encoder import load_task_encoder
+from graftlm.cli.tune import WRITTEN
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.task_encoder import TaskEncoder
 from graftlm.serving.engine import Engine
@@ -66,6 +68,9 @@ def test_every_verb(
     tuned = graftlm("tune", graft, "--task", task_file, "--out", out, "--steps", 2, "--freeze", freeze)
     assert tuned.code == 0, tuned.err
     assert (seen["source"], seen["target"]) == (SOURCES, TARGETS)
+    # What tuning may replace when it goes on is all that it writes.
+    assert all(any(fnmatch(file.name, pattern) for pattern in WRITTEN) for file in out.iterdir())
+    assert (out / "source_tokenizer").is_dir() == (freeze == "none")
     given = (graft, "--task-encoder", out) if freeze == "decoder" else (out,)
     evaluated = graftlm("eval", *given, "--task", task_file, "--out", scores)
     assert evaluated.code == 0, evaluated.err
