@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from graftlm.adaptation.export import export
     from graftlm.adaptation.store import load_graft
     from graftlm.adaptation.task_encoder import load_task_encoder, save_task_encoder
+    from graftlm.data.tokenizers import Tokenizers, tokenizers_of
     from graftlm.families.donor import load_causal_lm
     from graftlm.families.locate import locate
     from graftlm.generation.kv_prefix import kv_prefix, left_padded
@@ -25,6 +26,8 @@ _HOMES = {
     "export": "graftlm.adaptation.export",
     "load_task_encoder": "graftlm.adaptation.task_encoder",
     "save_task_encoder": "graftlm.adaptation.task_encoder",
+    "Tokenizers": "graftlm.data.tokenizers",
+    "tokenizers_of": "graftlm.data.tokenizers",
     "load_causal_lm": "graftlm.families.donor",
     "load_graft": "graftlm.adaptation.store",
     "locate": "graftlm.families.locate",
@@ -51,6 +54,7 @@ __all__ = [
     "GraftForConditionalGeneration",
     "Request",
     "StackConfig",
+    "Tokenizers",
     "adapt",
     "adapt_to_folder",
     "export",
@@ -61,6 +65,7 @@ __all__ = [
     "load_task_encoder",
     "locate",
     "save_task_encoder",
+    "tokenizers_of",
 ]
 
 

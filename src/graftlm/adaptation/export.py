@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from graftlm.adaptation.adapt import SHARD_BYTES, tokenizer_of
+from graftlm.adaptation.adapt import SHARD_BYTES
 from graftlm.adaptation.store import load_graft, open_graft
 from graftlm.adaptation.task_encoder import load_task_encoder
+from graftlm.data.tokenizers import Tokenizers, tokenizers_of
 from graftlm.errors import ConfigError, ConversionError
 from graftlm.families.locate import locate
 from graftlm.families.registry import FAMILIES
@@ -78,7 +79,7 @@ def export(
 
     `format` is the name of an encoder–decoder family; `causal-lm`, the decoder alone as the language model that it was;
     or `hf`, the one encoder–decoder family that can express the graft. `task_encoder` takes the place of the graft's
-    encoder. Tensors keep their dtypes.
+    encoder. Tensors keep their dtypes. A tokenizer that only sources have is written beside the other, as in the graft.
     Raises: ConversionError that says what the format cannot express, ConfigError for an unknown format and for a task
     encoder with parts beside the decoder, CheckpointError for damaged folders.
     """
@@ -88,7 +89,9 @@ def export(
     folder = locate(model)
     held = _opened(folder, model) if task_encoder is None else _with_task_encoder(folder, task_encoder)
     layout = _layout(held.config, format, str(model))
-    tokenizer = tokenizer_of(folder)
+    tokenizers = tokenizers_of(folder, held.config)
+    if format == CAUSAL_LM:
+        tokenizers = Tokenizers(tokenizers.target, tokenizers.target)
     headers = dict(_tensors(layout, held.tensors.__getitem__))
     dtype = max((tensor.dtype for tensor in headers.values()), key=lambda kind: kind.itemsize)
     with atomic_folder(out) as made, disk_errors():
@@ -97,7 +100,7 @@ def export(
         config.dtype = dtype
         config.save_pretrained(made)
         _generation_config(folder, layout.config).save_pretrained(made)
-        tokenizer.save_pretrained(made)
+        tokenizers.save(made)
     parameters = sum(tensor.numel() for tensor in headers.values())
     return Exported(layout.family.name, layout.family.architecture, parameters, dtype)
 

@@ -16,6 +16,7 @@ import tiny
 from graftlm.adaptation.adapt import adapt_to_folder
 from graftlm.adaptation.export import ANY, CAUSAL_LM, export, formats
 from graftlm.adaptation.store import load_graft, save_graft
+from graftlm.data.tokenizers import SOURCE_TOKENIZER
 from graftlm.errors import CheckpointError, ConfigError, ConversionError, GraftError
 from graftlm.families.donor import open_donor
 from graftlm.families.registry import FAMILIES
@@ -117,6 +118,17 @@ def test_a_trained_graft_is_exported_as_it_is(tiny_lm: Any, tmp_path: Path) -> N
     export(trained, "t5gemma", out)
     assert stored(out)["model.decoder.norm.weight"] != stored(graft)["decoder.norm.weight"]
     check_same_function(trained, out)
+
+
+def test_two_tokenizers(tiny_lm: Any, tmp_path: Path) -> None:
+    encoder, graft, out = (tmp_path / name for name in ("encoder", "graft", "out"))
+    shutil.copytree(tiny_lm("gemma2", seed=1)[1], encoder)
+    tiny.tokenizer(merges=3).save_pretrained(encoder)
+    adapt_to_folder(tiny_lm("gemma2")[1], graft, encoder_from=encoder, recipe="t5gemma")
+    export(graft, "t5gemma", out)
+    for folder, expected in ((out, tiny.tokenizer()), (out / SOURCE_TOKENIZER, tiny.tokenizer(merges=3))):
+        assert AutoTokenizer.from_pretrained(folder).get_vocab() == expected.get_vocab()
+    check_same_function(graft, out)
 
 
 def test_shards(tiny_lm: Any, tmp_path: Path) -> None:
