@@ -1,13 +1,16 @@
 """The families that graftlm knows, by model_type."""
 
 from graftlm.errors import ConversionError
+from graftlm.families.bart import BART, MBART
 from graftlm.families.gemma2 import GEMMA2
 from graftlm.families.llama import LLAMA
+from graftlm.families.marian import MARIAN
 from graftlm.families.qwen3 import QWEN3
 from graftlm.families.spec import Family
+from graftlm.families.t5 import MT5, T5
 from graftlm.model.config import GraftConfig
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, QWEN3, GEMMA2)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, QWEN3, GEMMA2, T5, MT5, BART, MBART, MARIAN)}
 """Every known family by its model_type."""
 
 
