@@ -107,8 +107,12 @@ def store_seq2seq(name: str, folder: Path, dtype: torch.dtype = torch.float32, *
                 p.copy_(fixed[n])
             elif "relative_attention_bias" in n:
                 p.mul_(8.0)
+            elif "norm" in n and n.endswith("bias"):
+                p.sub_(1.0)
+            elif "encoder_attn.out_proj" in n:
+                p.mul_(4.0)  # So that targets follow their source.
             elif n == "final_logits_bias":
-                p.normal_(generator=generator)
+                p.normal_(std=0.5, generator=generator)
     model.generation_config = GenerationConfig.from_model_config(model.config)
     for field, value in SEQ2SEQ[name].generation.items():
         setattr(model.generation_config, field, value)
