@@ -166,7 +166,7 @@ def _decoder_alone(config: GraftConfig, name: str) -> CausalLMConfig:
 
 def _tensors(layout: Layout, read: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
     """The family's tensors, made one at a time."""
-    for place in layout.family.places(stored_shapes(layout.family.model, layout.config)):
+    for place in layout.family.places(stored_shapes(layout.family.model, layout.config), layout.config):
         yield place.source, place.rule.join([read(part) for part in place.ours], layout.config)
 
 
@@ -177,5 +177,8 @@ def _generation_config(folder: Path, config: GraftConfig | CausalLMConfig) -> Ge
     else:
         tokens = ("pad_token_id", "bos_token_id", "eos_token_id")
         made = GenerationConfig(**{field: getattr(config, field) for field in tokens})
-    made.decoder_start_token_id = getattr(config, "decoder_start_token_id", None)
+    if isinstance(config, CausalLMConfig):
+        made.decoder_start_token_id = None
+    elif made.decoder_start_token_id is None:
+        made.decoder_start_token_id = config.decoder_start_token_id
     return made

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from reprlib import repr as short
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from graftlm.errors import ConfigError, ConversionError
 from graftlm.families.stock_config import Values, gathered, spread
 from graftlm.model.config import CausalLMConfig, StackConfig
 
+TOKENS = {"bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id"}
 BOOKKEEPING = frozenset(
     {
         "architectures",
@@ -33,6 +34,9 @@ BOOKKEEPING = frozenset(
     }
 )
 """Fields that every transformers config may carry and that say nothing about the computation."""
+
+OF_GENERATION = frozenset(vars(GenerationConfig())) - TOKENS
+"""Ways to generate that old releases keep in the model's config; a donor's generation_config reads them."""
 
 STACK_FIELDS = frozenset(field.name for field in dataclasses.fields(StackConfig))
 PARTS = ("encoder", "decoder", "bridge")
@@ -162,11 +166,13 @@ class ConfigMap:
     kind: type[PreTrainedConfig] = CausalLMConfig
     stack: str | None = "decoder"
     nested: tuple[str, ...] = ()
+    head_by_weights: bool = False
+    """Whether the head is tied is no setting: it is, unless the weights hold one that differs from the table."""
 
     def known(self) -> frozenset[str]:
         """Every source field that the table speaks of."""
         of_nested = {f"{part}.{name}" for part in self.nested for name in BOOKKEEPING}
-        return BOOKKEEPING | of_nested | {name for rule in self.rules for name in rule.source}
+        return BOOKKEEPING | OF_GENERATION | of_nested | {name for rule in self.rules for name in rule.source}
 
     def read(self, raw: Values, completed: Values) -> Any:
         """Our config of a source.
@@ -240,7 +246,9 @@ class ConfigMap:
 
     def _around(self) -> list[str]:
         fields = (f for f in self.kind.__annotations__ if f not in NOT_OF_FAMILIES)
-        return [name for name in fields if not str(self.kind.__annotations__[name]).startswith("ClassVar")]
+        unset = {"tie_word_embeddings"} if self.head_by_weights else set()
+        annotations = self.kind.__annotations__
+        return [n for n in fields if n not in unset and not str(annotations[n]).startswith("ClassVar")]
 
 
 def _private(name: str) -> bool:

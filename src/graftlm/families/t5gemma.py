@@ -62,9 +62,9 @@ JOINED = (
             same("attention_dropout"),
             Rule(
                 ("dropout_rate",),
-                lambda s: dict.fromkeys(
-                    ("embedding_dropout", "activation_dropout", "residual_dropout"), s["dropout_rate"]
-                ),
+                lambda s: {
+                    f"{place}_dropout": s["dropout_rate"] for place in ("embedding", "activation", "residual", "output")
+                },
                 lambda o: {"dropout_rate": o["residual_dropout"]},
             ),
         )

@@ -19,8 +19,7 @@ from graftlm.adaptation.store import load_graft, save_graft
 from graftlm.data.tokenizers import SOURCE_TOKENIZER
 from graftlm.errors import CheckpointError, ConfigError, ConversionError, GraftError
 from graftlm.families.donor import open_donor
-from graftlm.families.registry import FAMILIES
-from graftlm.model.modeling import GraftForConditionalGeneration
+from tiny_seq2seq import SEQ2SEQ, store_seq2seq
 from tiny_t5gemma import T5GEMMAS, store_t5gemma
 
 MAY_BE_MISSING = re.compile(r"\.(vision_tower|multi_modal_projector)\.|\.eoi_embedding$")
@@ -37,24 +36,18 @@ def stored(folder: Path) -> dict[str, tuple[Any, ...]]:
     return {n: (t.dtype, t.shape, t.contiguous().view(torch.uint8).numpy().tobytes()) for n, t in tensors.items()}
 
 
-def check_same_function(graft: Path, exported: Path) -> None:
+def check_same_function(graft: Path, exported: Path, side: str = "left") -> None:
     """Stock loads it without complaint, and computes what the graft does."""
     stock, info = AutoModelForSeq2SeqLM.from_pretrained(
         exported, output_loading_info=True, dtype=torch.float32, attn_implementation="eager"
     )
     assert all(MAY_BE_MISSING.search(name) for name in info.pop("missing_keys"))
     assert not any(info.values()), info
-    b = tiny.batch("left", target=13)
+    b = tiny.batch(side, target=13)
     given = {"input_ids": b.ids, "attention_mask": b.mask, "decoder_input_ids": b.target}
     with torch.no_grad():
         found, expected = stock.eval()(**given).logits, load_graft(graft, torch.float32)(**given).logits
     assert tiny.gap(found, expected) <= tiny.WHOLE
-
-
-def test_formats_are_the_families_of_encoder_decoders_and_two_more() -> None:
-    known = {name for name, family in FAMILIES.items() if family.model is GraftForConditionalGeneration}
-    assert set(formats()) == known | {CAUSAL_LM, ANY}
-    assert set(T5GEMMAS) <= known
 
 
 @pytest.mark.parametrize("format", ["named", ANY])
@@ -75,14 +68,26 @@ def test_a_made_graft_becomes_a_model_of_transformers(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("family", T5GEMMAS)
-def test_an_imported_graft_gets_its_own_tensors_back(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [*T5GEMMAS, *SEQ2SEQ])
+def test_an_imported_graft_gets_its_own_tensors_back(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
     source, graft, out = (tmp_path / name for name in ("source", "graft", "out"))
-    store_t5gemma(family, source, dtype)
+    source.mkdir()
+    stock = (store_t5gemma if kind in T5GEMMAS else store_seq2seq)(kind, source, dtype)
+    tiny.tokenizer().save_pretrained(source)
     adapt_to_folder(source, graft)
-    assert export(graft, ANY, out).family == family
+    assert export(graft, ANY, out).family == stock.config.model_type
     assert stored(out) == {n: t for n, t in stored(source).items() if not MAY_BE_MISSING.search(n)}
-    check_same_function(graft, out)
+    made = GenerationConfig.from_pretrained(out)
+    for field in ("forced_bos_token_id", "forced_eos_token_id", "num_beams", "bad_words_ids", "no_repeat_ngram_size"):
+        assert getattr(made, field) == getattr(stock.generation_config, field), field
+    asked = stock.generation_config.decoder_start_token_id
+    assert asked is None or made.decoder_start_token_id == asked
+    check_same_function(graft, out, side="right")
+
+
+def test_every_format_is_tested() -> None:
+    tested = {*T5GEMMAS, *(tiny_one.kind.model_type for tiny_one in SEQ2SEQ.values())}
+    assert tested == set(formats()) - {CAUSAL_LM, ANY}
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
