@@ -107,6 +107,20 @@ def test_configs_of_transformers_4_are_read_as_their_successors() -> None:
     parameters = dict(raw.pop("rope_parameters"))
     old = raw | {"rope_theta": parameters.pop("rope_theta"), "rope_scaling": parameters, "torch_dtype": "float32"}
     assert our_config(old).decoder.rotary == {"full_attention": LLAMA3}
+    text = hf_config("gemma3_text").to_dict()
+    for name in ("rope_parameters", "layer_types", "_sliding_window_pattern"):
+        text.pop(name)
+    text |= {"rope_theta": 500.0, "rope_local_base_freq": 50.0, "sliding_window_pattern": 2}
+    text |= {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "cache_implementation": "hybrid"}
+    rotary = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0},
+    }
+    for raw in (text, {"model_type": "gemma3", "text_config": text, "vision_config": {}, "eos_token_id": [1, 106]}):
+        config = our_config(raw)
+        assert config.decoder.rotary == rotary
+        assert config.decoder.layer_types == ("sliding_attention", "full_attention") * 2
+        assert config.eos_token_id == raw["eos_token_id"]
 
 
 def test_fields_that_releases_carry_beside_their_own() -> None:
