@@ -52,7 +52,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on standard output; the first column is text, the others are figures."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in rows:
         table.add_row(*row)
     Console(file=sys.stdout).print(table)

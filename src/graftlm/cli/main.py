@@ -6,7 +6,7 @@ import sys
 import typer
 
 from graftlm import __version__
-from graftlm.cli import adapt, demo, evaluate, generate, report, serve, train, tune
+from graftlm.cli import adapt, demo, evaluate, generate, inspect, report, serve, train, tune
 from graftlm.errors import GraftError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ def _root(
     pass
 
 
+app.command("inspect")(inspect.inspect)
 app.command("adapt")(adapt.adapt)
 app.command("tune")(tune.tune)
 app.command("train")(train.train)

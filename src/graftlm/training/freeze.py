@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from rich.table import Table
 from torch import nn
 
 from graftlm.errors import ConfigError
-
-GROUPS: dict[str, tuple[str, ...]] = {
-    "head": ("lm_head.*",),
-    "embeddings": ("*.embedding.*",),
-    "cross_attention": ("decoder.layers.*.cross_attention*",),
-    "bridge": ("bridge.*",),
-    "encoder_adapter": ("encoder_adapter.*",),
-    "decoder_adapter": ("decoder_adapter.*",),
-    "encoder": ("encoder.*",),
-    "decoder": ("decoder.*", "lm_head.*"),
-}
-"""Group -> globs of its tensors' names. `encoder` and `decoder` hold the finer groups of their side too, so `decoder`
-is all that tasks share: the fingerprinted part. A table shows a tensor in the first group that has it."""
+from graftlm.model.parts import GROUPS, OTHER, group_of, in_group
 
 
 @dataclass(frozen=True)
@@ -56,7 +43,7 @@ class FreezePlan:
     @property
     def keeps_decoder(self) -> bool:
         """Nothing that tasks share trains, so a task encoder can hold all that changes."""
-        return not any(_matches(name, "decoder") for name in self.trained)
+        return not any(in_group(name, "decoder") for name in self.trained)
 
     def table(self) -> Table:
         """The plan for a terminal."""
@@ -92,7 +79,7 @@ def freeze(model: nn.Module, choice: str) -> FreezePlan:
     for name in names:
         parameter = model.get_parameter(name)
         parameter.requires_grad_(name not in frozen)
-        counts.setdefault((_group(name), name not in frozen), []).append(parameter.numel())
+        counts.setdefault((group_of(name), name not in frozen), []).append(parameter.numel())
     order = [*GROUPS, OTHER]
     rows = [PlanRow(group, len(sizes), sum(sizes), trains) for (group, trains), sizes in counts.items()]
     rows.sort(key=lambda row: (order.index(row.group), row.trains))
@@ -120,22 +107,10 @@ def _names(model: nn.Module) -> dict[str, list[str]]:
     return {next((n for n in found if n.startswith("decoder")), found[0]): found for found in names.values()}
 
 
-OTHER = "other"
-"""Shown for tensors of no group."""
-
-
 def _patterns(choice: str) -> Iterator[str]:
     if choice != "none":
         yield from (part.strip() for part in choice.split(","))
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return any(fnmatchcase(name, glob) for glob in GROUPS.get(pattern, (pattern,)))
-
-
 def _match_any(names: Iterable[str], pattern: str) -> bool:
-    return any(_matches(name, pattern) for name in names)
-
-
-def _group(name: str) -> str:
-    return next((group for group in GROUPS if _matches(name, group)), OTHER)
+    return any(in_group(name, pattern) for name in names)

@@ -1,0 +1,96 @@
+"""What a model costs per token: floating-point operations and cached bytes, from its config alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from graftlm.model.config import CausalLMConfig, EncoderConfig, GraftConfig, StackConfig
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations of one token, averaged over a source of `source` and a target of `target` tokens.
+
+    A multiplication and an addition are two operations; matrix products and attention count, norms and activations do
+    not. Of experts only those that a token goes through count.
+    """
+
+    source: int
+    target: int
+    per_source_token: int
+    """Encoder layers, and the keys and values that decoder layers make of the memory."""
+    per_target_token: int
+    """Decoder layers and output head."""
+
+
+def cost(config: GraftConfig | CausalLMConfig | EncoderConfig, source: int, target: int) -> Cost:
+    """Operations per token. A plain language model has no source, an encoder no target."""
+    encoder, decoder = getattr(config, "encoder", None), getattr(config, "decoder", None)
+    per_source = per_target = 0.0
+    if isinstance(encoder, StackConfig):
+        causal = isinstance(config, GraftConfig) and config.encoder_attention == "causal"
+        per_source += _stack(encoder, range(source), range(source), causal=causal)
+    if isinstance(decoder, StackConfig):
+        start = 0
+        if isinstance(config, GraftConfig):
+            assert isinstance(encoder, StackConfig)
+            starts_inside = config.decoder_start == "last_source_token"
+            start = source - starts_inside if config.positions == "continued" else 0
+            memory, queries = range(source - starts_inside), range(start, start + target)
+            made = decoder.num_kv_heads * decoder.head_dim
+            per_source += decoder.num_layers * 2 * 2 * encoder.hidden_size * made * len(memory) / max(source, 1)
+            per_target += _reading(config, decoder, queries, memory)
+        placed = range(start, start + target)
+        per_target += _stack(decoder, placed, placed, causal=True) + 2 * decoder.hidden_size * decoder.vocab_size
+    return Cost(source, target, round(per_source), round(per_target))
+
+
+def cache_bytes(stack: StackConfig, itemsize: int) -> int:
+    """Bytes of keys and values that a decoder keeps of one token, be it of the memory or of the target."""
+    return stack.num_layers * 2 * stack.num_kv_heads * stack.head_dim * itemsize
+
+
+def seen_keys(queries: Iterable[int], keys: range, *, causal: bool, window: tuple[int, int] | None) -> float:
+    """Keys that a query sees on average, of the positions `keys`.
+
+    >>> seen_keys(range(4), range(4), causal=True, window=None)
+    2.5
+    """
+    counts = []
+    for query in queries:
+        first = keys.start if window is None else max(keys.start, query - window[0])
+        last = keys.stop - 1 if window is None else min(keys.stop - 1, query + window[1])
+        counts.append(max(0, (min(last, query) if causal else last) - first + 1))
+    return sum(counts) / max(len(counts), 1)
+
+
+def _stack(stack: StackConfig, queries: range, keys: range, *, causal: bool) -> float:
+    """Self-attention and feed-forward parts of all layers."""
+    width, inside = stack.hidden_size, stack.num_heads * stack.head_dim
+    projections = 2 * width * (2 * inside + 2 * stack.num_kv_heads * stack.head_dim)
+    total = 0.0
+    for index, kind in enumerate(stack.layer_types):
+        window = stack.window if kind == "sliding_attention" else None
+        attention = 4 * inside * seen_keys(queries, keys, causal=causal, window=window)
+        total += projections + attention + _feed_forward(stack, index)
+    return total
+
+
+def _feed_forward(stack: StackConfig, index: int) -> int:
+    matrices, experts = 3 if stack.mlp_gated else 2, stack.experts
+    if experts is None or index not in experts.layers:
+        return 2 * matrices * stack.hidden_size * stack.intermediate_size
+    return 2 * stack.hidden_size * (matrices * experts.per_token * experts.size + experts.number)
+
+
+def _reading(config: GraftConfig, decoder: StackConfig, queries: range, memory: range) -> float:
+    """Attention to the memory, with queries and outputs of its own where it is a sub-layer of its own."""
+    inside = decoder.num_heads * decoder.head_dim
+    own = 2 * 2 * decoder.hidden_size * inside if config.cross_mode == "separate" else 0
+    total = 0.0
+    for kind in decoder.layer_types:
+        bounded = kind == "sliding_attention" and config.memory_window == "by_position"
+        window = decoder.window if bounded else None
+        total += own + 4 * inside * seen_keys(queries, memory, causal=False, window=window)
+    return total
