@@ -8,49 +8,25 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 from graftlm.adaptation.adapt import adapt
 from graftlm.errors import CheckpointError, ConversionError
 from graftlm.families.donor import load_causal_lm, open_donor
 from graftlm.families.tensors import SINGLE, save_tensors
 from graftlm.model.position import positions_from_mask
-from tiny import SIDES, WHOLE, batch, gap, gradients, hf_config, randomise, stock_lm, tokenizer
+from tiny import SIDES, WHOLE, batch, gap, gradients, stock_lm
+from tiny_gemma3 import store_gemma3
 
-VISION = {
-    "model_type": "siglip_vision_model",
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "image_size": 28,
-    "patch_size": 14,
-}
 LAYOUTS = ("saved", "in memory")
 """Names as transformers and Google's releases store them, and as transformers' modules have them."""
-
-
-def whole_model(folder: Path, layout: str = "saved", tied: bool = True) -> PreTrainedModel:
-    """transformers' own model with its tower, stored in `folder`."""
-    text = hf_config("gemma3_text")
-    config = Gemma3Config(
-        text_config=text, vision_config=VISION, mm_tokens_per_image=1, tie_word_embeddings=tied, eos_token_id=[2, 5]
-    )
-    model = Gemma3ForConditionalGeneration._from_config(config, attn_implementation="eager")
-    randomise(model, norm_centre=0.0)
-    model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    if layout == "in memory":
-        held = {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
-        save_file(held, folder / SINGLE, metadata={"format": "pt"})
-    return model
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_its_text_part_is_a_gemma3_text(layout: str, tied: bool, tmp_path: Path) -> None:
     """Ours is the very text model of the same weights, and written back transformers loads it as one."""
-    stock = whole_model(tmp_path / "whole", layout, tied)
+    stock = store_gemma3(tmp_path / "whole", layout, tied)
     donor = open_donor(tmp_path / "whole")
     assert donor.config.eos_token_id == [2, 5]
     assert donor.config.tie_word_embeddings == tied
@@ -77,7 +53,7 @@ def test_its_text_part_is_a_gemma3_text(layout: str, tied: bool, tmp_path: Path)
 
 
 def test_its_gradients_are_the_text_models(tmp_path: Path) -> None:
-    whole_model(tmp_path)
+    store_gemma3(tmp_path)
     ours, donor, b = load_causal_lm(tmp_path), open_donor(tmp_path), batch("right")
     text = stock_lm("gemma3_text", final_logit_softcapping=None)
     text.load_state_dict(donor.family.stock_tensors(ours.state_dict(), donor.config))
@@ -93,7 +69,7 @@ def test_its_gradients_are_the_text_models(tmp_path: Path) -> None:
 
 
 def test_a_lossless_graft_of_it(tmp_path: Path) -> None:
-    stock, b = whole_model(tmp_path), batch("left", lengths=(14, 14))
+    stock, b = store_gemma3(tmp_path), batch("left", lengths=(14, 14))
     with torch.no_grad():
         found = adapt(tmp_path)(input_ids=b.ids, labels=b.target).logits
         assert gap(found, stock(torch.cat((b.ids, b.target[:, :-1]), dim=1)).logits[:, 13:]) <= WHOLE
@@ -109,7 +85,7 @@ def test_a_lossless_graft_of_it(tmp_path: Path) -> None:
     ids=["outer", "inner", "unsupported"],
 )
 def test_unknown_fields_of_both_configs_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    whole_model(tmp_path)
+    store_gemma3(tmp_path)
     path = tmp_path / "config.json"
     raw = json.loads(path.read_text())
     merged = {name: raw[name] | value if isinstance(value, dict) else value for name, value in change.items()}
@@ -119,7 +95,7 @@ def test_unknown_fields_of_both_configs_are_named(change: dict[str, Any], messag
 
 
 def test_tensors_that_belong_to_neither_part_are_refused(tmp_path: Path) -> None:
-    whole_model(tmp_path)
+    store_gemma3(tmp_path)
     held = load_file(tmp_path / SINGLE)
     save_file(held | {"audio_tower.weight": torch.zeros(1)}, tmp_path / SINGLE, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"audio_tower\.weight is unexpected"):
