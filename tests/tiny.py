@@ -155,6 +155,10 @@ def hf_config(family: str, **overrides: Any) -> PreTrainedConfig:
     return tiny.config(**(SIZES | tiny.settings | overrides))
 
 
+ROTARY = [family for family in FAMILIES if hasattr(hf_config(family), "rope_parameters")]
+"""Families whose rotary frequencies can be scaled."""
+
+
 def rope_settings(family: str, kind: str) -> dict[str, Any]:
     """Overrides that scale the rotary frequencies of every layer; dynamic and longrope change them after 16 tokens."""
     config = hf_config(family)

@@ -24,10 +24,23 @@ from graftlm.model.config import StackConfig
 from graftlm.model.decoder import Decoder, Placement
 from graftlm.model.kernels import _grouped_matmul, attend, linear
 from graftlm.model.position import positions_from_mask
-from tiny import FAMILIES, MODULE, ROPE, SIDES, WHOLE, Batch, batch, gap, gradients, hf_config, rope_settings, stock_lm
+from tiny import (
+    FAMILIES,
+    MODULE,
+    ROPE,
+    ROTARY,
+    SIDES,
+    WHOLE,
+    Batch,
+    batch,
+    gap,
+    gradients,
+    hf_config,
+    rope_settings,
+    stock_lm,
+)
 
 ROTARY_NAMES = tuple({tiny.names.rotary for tiny in FAMILIES.values()})
-ROTARY = [family for family in FAMILIES if hasattr(hf_config(family), "rope_parameters")]
 SWITCHES: dict[str, list[dict[str, Any]]] = {
     "llama": [{"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
     "mistral": [{"sliding_window": None}],
