@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from graftlm.errors import CheckpointError, ConfigError, ConversionError
 from graftlm.families.donor import open_donor
 from graftlm.families.registry import FAMILIES
+from tiny_seq2seq import SEQ2SEQ, store_seq2seq
 
 SECONDS = 20
 BYTES = 4 << 30
@@ -33,8 +34,11 @@ VALUES = st.recursive(
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
 def donor(request: pytest.FixtureRequest, tiny_lm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny language model of one family; only its config is ever written anew."""
-    folder = tmp_path_factory.mktemp("donor") / "copy"
+    """A tiny model of one family; only its config is ever written anew."""
+    folder: Path = tmp_path_factory.mktemp("donor") / "copy"
+    if request.param in SEQ2SEQ:
+        store_seq2seq(request.param, folder)
+        return folder
     return Path(shutil.copytree(tiny_lm(request.param)[1], folder))
 
 
