@@ -16,6 +16,7 @@ from graftlm.model.config import CausalLMConfig, StackConfig
 BOOKKEEPING = frozenset(
     {
         "architectures",
+        "auto_map",
         "chunk_size_feed_forward",
         "dtype",
         "id2label",
@@ -25,6 +26,7 @@ BOOKKEEPING = frozenset(
         "output_hidden_states",
         "problem_type",
         "return_dict",
+        "task_specific_params",
         "torch_dtype",
         "transformers_version",
         "use_cache",

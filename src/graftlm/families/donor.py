@@ -15,6 +15,7 @@ from graftlm.families.locate import locate
 from graftlm.families.registry import family_of
 from graftlm.families.spec import Family
 from graftlm.families.stock_config import complete, read_json, stock_config
+from graftlm.families.stacked import UnstackedFolder
 from graftlm.families.tensors import TensorFolder, TensorInfo
 from graftlm.families.weight_map import Place
 from graftlm.model.causal_lm import CausalLM
@@ -127,7 +128,7 @@ def open_donor(folder: str | Path) -> Donor:
         config = family.config.read(raw, complete(raw))
     except ConversionError as error:
         raise ConversionError(f"{folder / 'config.json'}: {error}") from error
-    donor = Donor(folder, family, config, TensorFolder(folder))
+    donor = Donor(folder, family, config, UnstackedFolder(folder, family.weights.stacked))
     _check_depth(donor)
     _check_tensors(donor)
     return donor

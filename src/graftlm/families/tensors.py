@@ -47,7 +47,7 @@ class TensorFolder:
         self.single = single
         self.infos: dict[str, TensorInfo] = {}
         for file in self._files():
-            with _opened(file) as shard:
+            with opened(file) as shard:
                 for name in shard.keys():  # noqa: SIM118 - safe_open is no mapping
                     part = shard.get_slice(name)
                     dtype = DTYPES.get(part.get_dtype())
@@ -73,7 +73,7 @@ class TensorFolder:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, as stored."""
-        with _opened(self.infos[name].file) as shard:
+        with opened(self.infos[name].file) as shard:
             return shard.get_tensor(name)
 
     def _files(self) -> list[Path]:
@@ -152,7 +152,8 @@ def _take(stream: Iterator[tuple[str, torch.Tensor]], names: list[str]) -> Itera
         yield name, tensor.clone() if not tensor.is_contiguous() else tensor
 
 
-def _opened(file: Path) -> safe_open:
+def opened(file: Path) -> safe_open:
+    """A safetensors file. Raises: CheckpointError for one that is damaged."""
     try:
         return safe_open(str(file), framework="pt")
     except (SafetensorError, OSError) as error:
