@@ -18,14 +18,13 @@ ATTENTION_BIAS = Rule(
     lambda s: {"qkv_bias": s["attention_bias"], "output_bias": s["attention_bias"]},
     lambda o: {"attention_bias": o["qkv_bias"]},
 )
-SIZES = (
+CORE = (
     same("vocab_size"),
     same("hidden_size"),
     same("intermediate_size"),
     same("num_hidden_layers", "num_layers"),
     same("num_attention_heads", "num_heads"),
     same("num_key_value_heads", "num_kv_heads"),
-    same("head_dim"),
     same("max_position_embeddings"),
     same("rms_norm_eps", "norm_eps"),
     same("attention_dropout"),
@@ -34,9 +33,10 @@ SIZES = (
     same("pad_token_id"),
     same("bos_token_id"),
     same("eos_token_id"),
-    ATTENTION_BIAS,
     pinned("is_encoder_decoder", False, "only decoder-only models of this family are known"),
 )
+"""Fields that every descendant of Llama has."""
+SIZES = (*CORE, same("head_dim"), ATTENTION_BIAS)
 ROTARY = Rule(("rope_parameters", "rope_theta", "rope_scaling"), one_rotary_for_all, shared_rotary)
 
 LLAMA = Family(

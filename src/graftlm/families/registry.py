@@ -2,12 +2,19 @@
 
 from graftlm.errors import ConversionError
 from graftlm.families.gemma2 import GEMMA2
+from graftlm.families.gpt2 import GPT2
+from graftlm.families.gpt_neox import GPT_NEOX
 from graftlm.families.llama import LLAMA
+from graftlm.families.mixtral import MIXTRAL
+from graftlm.families.phi3 import PHI3
 from graftlm.families.qwen3 import QWEN3
+from graftlm.families.qwen3_moe import QWEN3_MOE
 from graftlm.families.spec import Family
 from graftlm.model.config import GraftConfig
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, QWEN3, GEMMA2)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (LLAMA, QWEN3, QWEN3_MOE, GEMMA2, PHI3, MIXTRAL, GPT2, GPT_NEOX)
+}
 """Every known family by its model_type."""
 
 
