@@ -14,8 +14,8 @@ from graftlm.errors import CheckpointError, ConversionError
 from graftlm.families.locate import locate
 from graftlm.families.registry import family_of
 from graftlm.families.spec import Family
-from graftlm.families.stock_config import complete, read_json, stock_config
 from graftlm.families.stacked import UnstackedFolder
+from graftlm.families.stock_config import complete, read_json, stock_config
 from graftlm.families.tensors import TensorFolder, TensorInfo
 from graftlm.families.weight_map import Place
 from graftlm.model.causal_lm import CausalLM

@@ -60,7 +60,7 @@ def window_size(ours: Values) -> dict[str, Any]:
     return {"sliding_window": None if ours["window"] is None else ours["window"][0] + 1}
 
 
-def one_kind_of_layer(values: Values) -> Values:
+def one_kind_of_layer(values: Values) -> dict[str, Any]:
     """A window, where there is one, in every layer."""
     kind = "full_attention" if values.get("sliding_window") is None else "sliding_attention"
     return {"layer_types": (kind,) * values["num_hidden_layers"]}

@@ -85,8 +85,8 @@ class WeightMap:
     """The table of one family; ours are the names of its model class.
 
     Several rules for one of our tensors are names that different releases use; the first is written. `bases` are what
-    `{base}` may stand for, the first again being written. `dropped` are tensors that carry no weights that we use. `stacked` ones
-    are read as if each expert's were stored by itself, which is what is written.
+    `{base}` may stand for, the first again being written. `dropped` are tensors that carry no weights that we use.
+    `stacked` ones are read as if each expert's were stored by itself, which is what is written.
     """
 
     rules: tuple[TensorRule, ...]
