@@ -15,7 +15,7 @@ from graftlm.families.donor import load_causal_lm, open_donor
 from graftlm.families.registry import FAMILIES as TABLES
 from graftlm.generation.kv_prefix import kv_prefix, left_padded
 from graftlm.model.modeling import GraftForConditionalGeneration
-from tiny import BOS, FAMILIES, LENGTHS, PAD, SIDES, VOCABULARY, WHOLE, WINDOW, Batch, batch, gap
+from tiny import BOS, EAGER, FAMILIES, LENGTHS, PAD, SIDES, VOCABULARY, WHOLE, WINDOW, Batch, batch, gap
 
 GREEDY = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": PAD}
 BEAM = {"max_new_tokens": 12, "do_sample": False, "num_beams": 3, "num_return_sequences": 2, "pad_token_id": PAD}
@@ -42,7 +42,7 @@ def test_logits_are_the_language_models_own(family: str, side: str, dtype: torch
     """The checkpoint may be stored in bf16; the arithmetic compared is fp32."""
     stock, folder = tiny_lm(family, dtype)
     if dtype != torch.float32:
-        stock = type(stock).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        stock = type(stock).from_pretrained(folder, dtype=torch.float32, **EAGER)
     b = batch(side)
     assert min(LENGTHS) == 1
     assert max(LENGTHS) > 2 * WINDOW
