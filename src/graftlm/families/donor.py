@@ -95,14 +95,16 @@ class Donor:
         return TensorInfo(self.folder, self.shapes[name], widest)
 
     def read(self, name: str) -> torch.Tensor:
-        """One of our tensors, as stored; a view of a tensor that holds others too."""
+        """One of our tensors, as stored."""
         place = self.places[name]
         if place.source not in self.tensors.infos:
             assert place.rule.default is not None
             return torch.full(self.shapes[name], place.rule.default, dtype=self.info(name).dtype)
         shapes = [self.shapes[part] for part in place.ours]
-        parts = place.rule.split(self.tensors.read(place.source), shapes, self.config)
-        return parts[place.ours.index(name)]
+        whole = self.tensors.read(place.source)
+        part = place.rule.split(whole, shapes, self.config)[place.ours.index(name)]
+        # A part on its own must not keep the whole in memory, nor share it with the other parts.
+        return part if part is whole else part.clone(memory_format=torch.contiguous_format)
 
     def source_name(self, name: str) -> str:
         """Name, in the source, of the tensor that holds one of ours."""
@@ -139,8 +141,7 @@ def load_donor(donor: Donor, dtype: torch.dtype | None = None) -> Any:
     with torch.device("meta"):
         model: GraftPreTrainedModel = donor.family.model(donor.config)
     dtype = dtype or max((donor.info(name).dtype for name in donor.shapes), key=lambda stored: stored.itemsize)
-    # A part of a fused tensor keeps all of it in memory until it is copied.
-    state = {name: donor.read(name).to(dtype).contiguous().clone() for name in donor.shapes}
+    state = {name: donor.read(name).to(dtype) for name in donor.shapes}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     return model.eval()

@@ -18,13 +18,30 @@ FAMILIES: dict[str, Family] = {
 """Every known family by its model_type."""
 
 
+REFUSED = {
+    "bloom": "its attention has ALiBi slopes",
+    "deberta-v2": "its attention is disentangled into content and position",
+    "deepseek_v2": "its attention keeps compressed keys and values",
+    "deepseek_v3": "its attention keeps compressed keys and values",
+    "gpt_oss": "its attention has sinks",
+    "mamba": "it has no attention, and so no memory that a decoder could read",
+    "mamba2": "it has no attention, and so no memory that a decoder could read",
+    "mpt": "its attention has ALiBi slopes",
+    "qwen3_next": "some of its layers have linear attention",
+    "rwkv": "it has no attention, and so no memory that a decoder could read",
+    "umt5": "each of its layers has a relative bias of its own",
+}
+"""Why models of these types cannot be read; others only lack their table."""
+
+
 def family_of(model_type: object) -> Family:
     """The family of a config. Raises: ConversionError for one that is not known."""
     if model_type == GraftConfig.model_type:
         raise ConversionError("This model is a graft already; give the language model that it should be made of.")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
+        reason = REFUSED.get(str(model_type), "nobody has written their table yet")
         raise ConversionError(
-            f"Models of type {model_type!r} are not supported yet; known families are {', '.join(FAMILIES)} "
-            "(CONTRIBUTING.md says how to add one)."
+            f"Models of type {model_type!r} are not supported: {reason}. Known families are {', '.join(FAMILIES)}; "
+            "docs/add_a_family.md says how to add one."
         )
     return FAMILIES[model_type]

@@ -185,7 +185,13 @@ def test_unknown_rope_type() -> None:
 
 @pytest.mark.parametrize("name", ["mamba", None, 3])
 def test_unknown_family(name: object) -> None:
-    with pytest.raises(ConversionError, match=r"not supported yet; known families are llama, qwen3, "):
+    with pytest.raises(ConversionError, match=r"not supported: .*Known families are llama, .*docs/add_a_family\.md"):
+        family_of(name)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("bloom", "ALiBi"), ("mamba", "no attention"), ("opt", "their table")])
+def test_refused_families_have_a_reason(name: str, reason: str) -> None:
+    with pytest.raises(ConversionError, match=reason):
         family_of(name)
 
 
