@@ -10,16 +10,22 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
     MixtralConfig,
+    Olmo2Config,
     Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
     Qwen3MoeConfig,
+    SmolLM3Config,
 )
 from transformers.core_model_loading import revert_weight_conversion
 
@@ -101,10 +107,16 @@ FAMILIES: dict[str, Tiny] = {
         LlamaConfig,
         {"num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3},
     ),
+    "mistral": Tiny(MistralConfig, {"num_key_value_heads": 2, "sliding_window": WINDOW}),
+    "qwen2": Tiny(
+        Qwen2Config,
+        {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2},
+    ),
     "qwen3": Tiny(
         Qwen3Config,
         {"num_key_value_heads": 4, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2},
     ),
+    "gemma": Tiny(GemmaConfig, {"num_key_value_heads": 1, "attention_bias": True}, norm_centre=0.0),
     "gemma2": Tiny(
         Gemma2Config,
         {
@@ -156,6 +168,33 @@ FAMILIES: dict[str, Tiny] = {
         names=Names(attention="attention", norm="final_layer_norm"),
         without=("head_dim",),
     ),
+    "gemma3_text": Tiny(
+        Gemma3TextConfig,
+        {
+            "num_key_value_heads": 2,
+            "sliding_window": WINDOW,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+            "query_pre_attn_scalar": 16,
+            "final_logit_softcapping": 8.0,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 8.0},
+            },
+        },
+        norm_centre=0.0,
+    ),
+    "smollm3": Tiny(
+        SmolLM3Config,
+        {
+            "num_key_value_heads": 2,
+            "no_rope_layers": [1, 0, 1, 0],
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "layer_types": ["full_attention", "full_attention", "sliding_attention", "sliding_attention"],
+            "mlp_bias": True,
+        },
+    ),
+    "olmo2": Tiny(Olmo2Config, {"num_key_value_heads": 2, "attention_bias": True}),
 }
 LENGTHS = (14, 9, 1, 5)
 """Source tokens of the rows of `batch`: beyond the window, and a single one."""

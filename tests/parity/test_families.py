@@ -44,6 +44,8 @@ ROTARY_NAMES = tuple({tiny.names.rotary for tiny in FAMILIES.values()})
 ROTARY = [family for family in FAMILIES if hasattr(hf_config(family), "rope_parameters")]
 SWITCHES: dict[str, list[dict[str, Any]]] = {
     "llama": [{"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
+    "mistral": [{"sliding_window": None}],
+    "qwen2": [{"use_sliding_window": False}],
     "qwen3": [{"use_sliding_window": False}],
     "phi3": [{"sliding_window": None}, {"rope_parameters": {"rope_theta": 100.0, "partial_rotary_factor": 1.0}}],
     "mixtral": [{"sliding_window": None}, {"num_experts_per_tok": 1}],
@@ -53,17 +55,26 @@ SWITCHES: dict[str, list[dict[str, Any]]] = {
         {"use_parallel_residual": False},
         {"rope_parameters": {"rope_theta": 100.0, "partial_rotary_factor": 1.0}},
     ],
+    "gemma": [{"attention_bias": False}],
     "gemma2": [{"attn_logit_softcapping": None}, {"final_logit_softcapping": None}, {"sliding_window": 128}],
+    "gemma3_text": [
+        {"final_logit_softcapping": None},
+        {"sliding_window": 128},
+        {"query_pre_attn_scalar": 64},
+        {"rope_parameters": None},
+    ],
+    "smollm3": [{"no_rope_layers": [1, 1, 1, 1]}, {"sliding_window": 128}],
+    "olmo2": [{"attention_bias": False}],
 }
 
 NEUTRAL = {field.name: field.default for field in dataclasses.fields(StackConfig)} | {"rotary": {}, "window": (128, 0)}
 
 
 def special(family: str) -> list[str]:
-    """Fields of the family's stack that are not what they are by default."""
+    """Fields of the family's stack that are not what they are by default; rounding shows in bf16 alone."""
     raw = hf_config(family).to_dict()
     stack = TABLES[family].config.read(raw, complete(raw)).decoder
-    beside = {"initializer_range", "layer_types", "norm_eps"}
+    beside = {"initializer_range", "layer_types", "norm_eps", "norm_in_fp32", "rotary_in_fp32"}
     values = {name: value for name, value in NEUTRAL.items() if value is not dataclasses.MISSING and name not in beside}
     return [name for name, value in values.items() if getattr(stack, name) not in (value, None)]
 

@@ -9,6 +9,7 @@ from graftlm.families.llama import CORE
 from graftlm.families.spec import (
     DERIVED_HEAD_DIM,
     EMBEDDINGS,
+    PRE_NORMS,
     ROTARY_BUFFERS,
     WINDOW_EVERYWHERE,
     Family,
@@ -56,8 +57,7 @@ PHI3 = Family(
             *layer("self_attn.o_proj", "attention.o_proj"),
             fused(f"{LAYERS}.mlp.gate_up_proj.weight", *(f"{OURS}.mlp.{x}_proj.weight" for x in ("gate", "up"))),
             *layer("mlp.down_proj", "mlp.down_proj"),
-            *layer("input_layernorm", "attention_norm"),
-            *layer("post_attention_layernorm", "mlp_norm"),
+            *PRE_NORMS,
         ),
         dropped=ROTARY_BUFFERS,
     ),

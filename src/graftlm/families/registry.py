@@ -1,20 +1,27 @@
 """The families that graftlm knows, by model_type."""
 
 from graftlm.errors import ConversionError
+from graftlm.families.gemma import GEMMA
 from graftlm.families.gemma2 import GEMMA2
+from graftlm.families.gemma3 import GEMMA3, GEMMA3_WITH_IMAGES
 from graftlm.families.gpt2 import GPT2
 from graftlm.families.gpt_neox import GPT_NEOX
 from graftlm.families.llama import LLAMA
+from graftlm.families.mistral import MISTRAL
 from graftlm.families.mixtral import MIXTRAL
+from graftlm.families.olmo2 import OLMO2
 from graftlm.families.phi3 import PHI3
+from graftlm.families.qwen2 import QWEN2
 from graftlm.families.qwen3 import QWEN3
 from graftlm.families.qwen3_moe import QWEN3_MOE
+from graftlm.families.smollm3 import SMOLLM3
 from graftlm.families.spec import Family
 from graftlm.model.config import GraftConfig
 
-FAMILIES: dict[str, Family] = {
-    family.name: family for family in (LLAMA, QWEN3, QWEN3_MOE, GEMMA2, PHI3, MIXTRAL, GPT2, GPT_NEOX)
-}
+LIKE_LLAMA = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, SMOLLM3, OLMO2)
+WITH_EXPERTS = (MIXTRAL, QWEN3_MOE)
+OTHERS = (PHI3, GPT2, GPT_NEOX)
+FAMILIES: dict[str, Family] = {family.name: family for family in (*LIKE_LLAMA, *WITH_EXPERTS, *OTHERS)}
 """Every known family by its model_type."""
 
 

@@ -26,9 +26,13 @@ class Family:
     """The class of transformers that it is written for."""
     model: type[GraftPreTrainedModel] = CausalLM
     """The class of ours that holds it: a CausalLM, an EncoderModel, or a whole encoder–decoder."""
+    written_as: "Family | None" = None
+    """The family that its models are written back as, where that is another."""
 
     def stock_config(self, config: PreTrainedConfig) -> dict[str, Any]:
         """transformers' config of one of ours. Raises: ConversionError that names what the family cannot express."""
+        if self.written_as is not None:
+            return self.written_as.stock_config(config)
         named = {"architectures": [self.architecture], "model_type": self.name}
         return named | self.config.write(config, lambda fields: complete(named | dict(fields)))
 
@@ -43,6 +47,8 @@ class Family:
 
     def stock_tensors(self, tensors: Mapping[str, Tensor], config: PreTrainedConfig) -> dict[str, Tensor]:
         """Our tensors as the source's, under its names."""
+        if self.written_as is not None:
+            return self.written_as.stock_tensors(tensors, config)
         return {
             place.source: place.rule.join([tensors[part] for part in place.ours], config)
             for place in self.places(tensors)
@@ -119,5 +125,7 @@ MLP = tuple(
     for part in ("gate_proj", "up_proj", "down_proj")
     for rule in layer(f"mlp.{part}", f"mlp.{part}", "weight", "bias")
 )
+QK_NORMS = tuple(rule for part in ("q_norm", "k_norm") for rule in layer(f"self_attn.{part}", f"attention.{part}"))
+PRE_NORMS = (*layer("input_layernorm", "attention_norm"), *layer("post_attention_layernorm", "mlp_norm"))
 ROTARY_BUFFERS = ("model.layers.{layer}.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq")
 """Frequencies that old releases stored; they are computed from the config."""

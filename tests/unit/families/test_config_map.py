@@ -35,7 +35,10 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("gpt2", {"activation_function": "relu", "layer_norm_epsilon": 1e-6, "tie_word_embeddings": False}),
     ("gpt_neox", {}),
     ("gpt_neox", {"use_parallel_residual": False, "attention_bias": False, "hidden_dropout": 0.1}),
-    ("gpt_neox", {"rope_parameters": None, "attention_dropout": 0.1, "tie_word_embeddings": True, "hidden_act": "relu"}),
+    (
+        "gpt_neox",
+        {"rope_parameters": None, "attention_dropout": 0.1, "tie_word_embeddings": True, "hidden_act": "relu"},
+    ),
     ("gemma2", {}),
     ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 144}),
     ("gemma2", {"layer_types": ["full_attention"] * 4, "hidden_activation": "silu", "sliding_window": 1}),
@@ -101,7 +104,12 @@ def test_values_of_the_less_usual_families() -> None:
     assert (moe.head_dim, moe.intermediate_size, moe.window) == (16, 48, None)
     gpt2 = our_config(hf_config("gpt2", n_inner=None).to_dict()).decoder
     assert (gpt2.intermediate_size, gpt2.head_dim, gpt2.num_kv_heads, gpt2.rotary) == (128, 8, 4, {})
-    assert (gpt2.absolute_positions, gpt2.norm_kind, gpt2.norm_bias, gpt2.mlp_gated) == ("learned", "layer", True, False)
+    assert (gpt2.absolute_positions, gpt2.norm_kind, gpt2.norm_bias, gpt2.mlp_gated) == (
+        "learned",
+        "layer",
+        True,
+        False,
+    )
     neox = our_config(hf_config("gpt_neox").to_dict()).decoder
     assert (neox.parallel_residual, neox.mlp_gated, neox.mlp_bias, neox.activation) == (True, False, True, "gelu")
 
