@@ -98,6 +98,8 @@ class Tiny:
     names: Names = Names()
     without: tuple[str, ...] = ()
     """Sizes that its config derives from others."""
+    own_linears: bool = False
+    """Its linear maps are fused or go by other names than Llama's."""
     rope: tuple[str, ...] = tuple(ROPE)
     """Scalings of rotary frequencies that it can have."""
 
@@ -136,6 +138,7 @@ FAMILIES: dict[str, Tiny] = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
         },
         without=("head_dim",),
+        own_linears=True,
         rope=("longrope",),
     ),
     "mixtral": Tiny(
@@ -160,6 +163,7 @@ FAMILIES: dict[str, Tiny] = {
         kv_heads=(None,),
         names=Names(layers="h", attention="attn", norm="ln_f"),
         without=("head_dim", "intermediate_size"),
+        own_linears=True,
     ),
     "gpt_neox": Tiny(
         GPTNeoXConfig,
@@ -167,6 +171,7 @@ FAMILIES: dict[str, Tiny] = {
         kv_heads=(None,),
         names=Names(attention="attention", norm="final_layer_norm"),
         without=("head_dim",),
+        own_linears=True,
     ),
     "gemma3_text": Tiny(
         Gemma3TextConfig,

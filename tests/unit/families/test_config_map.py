@@ -129,7 +129,8 @@ def test_released_configs() -> None:
     rotary = our_config(old).decoder.rotary["full_attention"]
     assert (rotary["rope_type"], rotary["original_max_position_embeddings"]) == ("longrope", 16)
     assert rotary["partial_rotary_factor"] == 0.75
-    moe = {"model_type": "qwen3_moe", "num_experts": 6, "num_hidden_layers": 2, "max_window_layers": 2}
+    moe = {"model_type": "qwen3_moe", "num_hidden_layers": 2}
+    moe |= {"num_experts": 6, "num_experts_per_tok": 2, "max_window_layers": 2}
     assert our_config(moe | {"mlp_only_layers": []}).decoder.experts.number == 6
 
 
