@@ -99,7 +99,7 @@ class Tiny:
     without: tuple[str, ...] = ()
     """Sizes that its config derives from others."""
     own_linears: bool = False
-    """Its linear maps are fused or go by other names than Llama's."""
+    """Some of its linear maps are fused, or go by other names than Llama's."""
     rope: tuple[str, ...] = tuple(ROPE)
     """Scalings of rotary frequencies that it can have."""
 
@@ -144,6 +144,7 @@ FAMILIES: dict[str, Tiny] = {
     "mixtral": Tiny(
         MixtralConfig,
         {"num_key_value_heads": 2, "sliding_window": WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2},
+        own_linears=True,
     ),
     "qwen3_moe": Tiny(
         Qwen3MoeConfig,
@@ -156,6 +157,7 @@ FAMILIES: dict[str, Tiny] = {
             "moe_intermediate_size": 24,
             "mlp_only_layers": [2],
         },
+        own_linears=True,
     ),
     "gpt2": Tiny(
         GPT2Config,
