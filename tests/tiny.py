@@ -221,6 +221,10 @@ def as_saved(stock: PreTrainedModel, tensors: dict[str, Tensor]) -> dict[str, Te
     return saved
 
 
+ROTARY = [family for family in FAMILIES if hasattr(hf_config(family), "rope_parameters")]
+"""Families whose rotary frequencies can be scaled."""
+
+
 def rope_settings(family: str, kind: str) -> dict[str, Any]:
     """Overrides that scale the rotary frequencies of every layer; dynamic and longrope change them after 16 tokens."""
     config = hf_config(family)
@@ -230,9 +234,11 @@ def rope_settings(family: str, kind: str) -> dict[str, Any]:
     pairs = int((getattr(config, "head_dim", None) or SIZES["head_dim"]) * kept.get("partial_rotary_factor", 1.0)) // 2
     scaling = {name: value[:pairs] if isinstance(value, list) else value for name, value in ROPE[kind].items()}
     parameters = kept | scaling | {"rope_type": kind}
+    threshold = "original_max_position_embeddings"
     return {
         "rope_parameters": {name: dict(parameters) for name in nested} if nested else parameters,
         "max_position_embeddings": 16 if kind == "dynamic" else 64,
+        **({threshold: parameters[threshold]} if hasattr(config, threshold) else {}),
     }
 
 

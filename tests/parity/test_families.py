@@ -28,6 +28,7 @@ from tiny import (
     EAGER,
     FAMILIES,
     MODULE,
+    ROTARY,
     SIDES,
     WHOLE,
     Batch,
@@ -41,7 +42,6 @@ from tiny import (
 )
 
 ROTARY_NAMES = tuple({tiny.names.rotary for tiny in FAMILIES.values()})
-ROTARY = [family for family in FAMILIES if hasattr(hf_config(family), "rope_parameters")]
 SWITCHES: dict[str, list[dict[str, Any]]] = {
     "llama": [{"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
     "mistral": [{"sliding_window": None}],

@@ -73,6 +73,8 @@ GEMMA3_WITH_IMAGES = Family(
     config=ConfigMap(
         (
             *within("text_config", TEXT),
+            # transformers caps the logits of the text models alone.
+            given("logit_softcap", lambda s: None),
             same("tie_word_embeddings"),
             Rule(TOKENS, tokens_above, lambda o: {name: o[name] for name in TOKENS}),
             *(ignored(name, "images are left out") for name in OF_IMAGES),
