@@ -45,7 +45,7 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> TinyLM:
             model.save_pretrained(folder)
             tiny.tokenizer().save_pretrained(folder)
             if dtype != torch.float32:  # Loading keeps rotary frequencies in fp32, casting does not.
-                model = type(model).from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+                model = type(model).from_pretrained(folder, dtype=dtype, **tiny.EAGER)
             made[key] = model, folder
         return made[key]
 

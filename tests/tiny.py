@@ -12,16 +12,22 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Olmo2Config,
+    Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
 )
+from transformers.core_model_loading import revert_weight_conversion
 
 from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
@@ -44,6 +50,8 @@ SIZES = {
     "bos_token_id": BOS,
     "eos_token_id": EOS,
 }
+EAGER: dict[str, Any] = {"attn_implementation": "eager", "experts_implementation": "eager"}
+"""How transformers' own models compute here: without fused kernels."""
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,
@@ -58,8 +66,8 @@ ROPE: dict[str, dict[str, Any]] = {
     "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
     "longrope": {
         "factor": 4.0,
-        "short_factor": [1.0, 1.1, 1.2, 1.3],
-        "long_factor": [1.0, 2.0, 3.0, 4.0],
+        "short_factor": [1.0 + 0.1 * pair for pair in range(8)],
+        "long_factor": [1.0 + pair for pair in range(8)],
         "original_max_position_embeddings": 16,
     },
     "llama3": LLAMA3 | {"original_max_position_embeddings": 16},
@@ -88,6 +96,12 @@ class Tiny:
     kv_heads: tuple[int | None, ...] = (1, 2, 4)
     """Numbers of key/value heads that it can have, 4 being that of query heads; None where there is no choice."""
     names: Names = Names()
+    without: tuple[str, ...] = ()
+    """Sizes that its config derives from others."""
+    own_linears: bool = False
+    """Some of its linear maps are fused, or go by other names than Llama's."""
+    rope: tuple[str, ...] = tuple(ROPE)
+    """Scalings of rotary frequencies that it can have."""
 
 
 FAMILIES: dict[str, Tiny] = {
@@ -115,6 +129,51 @@ FAMILIES: dict[str, Tiny] = {
             "final_logit_softcapping": 8.0,
         },
         norm_centre=0.0,
+    ),
+    "phi3": Tiny(
+        Phi3Config,
+        {
+            "num_key_value_heads": 2,
+            "sliding_window": WINDOW,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
+        },
+        without=("head_dim",),
+        own_linears=True,
+        rope=("longrope",),
+    ),
+    "mixtral": Tiny(
+        MixtralConfig,
+        {"num_key_value_heads": 2, "sliding_window": WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2},
+        own_linears=True,
+    ),
+    "qwen3_moe": Tiny(
+        Qwen3MoeConfig,
+        {
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "attention_bias": True,
+            "num_experts": 4,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 24,
+            "mlp_only_layers": [2],
+        },
+        own_linears=True,
+    ),
+    "gpt2": Tiny(
+        GPT2Config,
+        {"n_inner": 48, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0},
+        kv_heads=(None,),
+        names=Names(layers="h", attention="attn", norm="ln_f"),
+        without=("head_dim", "intermediate_size"),
+        own_linears=True,
+    ),
+    "gpt_neox": Tiny(
+        GPTNeoXConfig,
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}},
+        kv_heads=(None,),
+        names=Names(attention="attention", norm="final_layer_norm"),
+        without=("head_dim",),
+        own_linears=True,
     ),
     "gemma3_text": Tiny(
         Gemma3TextConfig,
@@ -152,7 +211,14 @@ SIDES = ("left", "right", "both")
 def hf_config(family: str, **overrides: Any) -> PreTrainedConfig:
     """Config of a tiny model of one family."""
     tiny = FAMILIES[family]
-    return tiny.config(**(SIZES | tiny.settings | overrides))
+    sizes = {name: value for name, value in SIZES.items() if name not in tiny.without}
+    return tiny.config(**(sizes | tiny.settings | overrides))
+
+
+def as_saved(stock: PreTrainedModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of transformers' own model under the names, and in the parts, that it saves them with."""
+    saved: dict[str, Tensor] = revert_weight_conversion(stock, tensors)
+    return saved
 
 
 ROTARY = [family for family in FAMILIES if hasattr(hf_config(family), "rope_parameters")]
@@ -165,18 +231,20 @@ def rope_settings(family: str, kind: str) -> dict[str, Any]:
     nested = config.nested_rope_parameter_keys(config.rope_parameters)
     base = config.rope_parameters[nested[0]] if nested else config.rope_parameters
     kept = {name: base[name] for name in ("rope_theta", "partial_rotary_factor") if name in base}
-    pairs = int(SIZES["head_dim"] * kept.get("partial_rotary_factor", 1.0)) // 2
+    pairs = int((getattr(config, "head_dim", None) or SIZES["head_dim"]) * kept.get("partial_rotary_factor", 1.0)) // 2
     scaling = {name: value[:pairs] if isinstance(value, list) else value for name, value in ROPE[kind].items()}
     parameters = kept | scaling | {"rope_type": kind}
+    threshold = "original_max_position_embeddings"
     return {
         "rope_parameters": {name: dict(parameters) for name in nested} if nested else parameters,
         "max_position_embeddings": 16 if kind == "dynamic" else 64,
+        **({threshold: parameters[threshold]} if hasattr(config, threshold) else {}),
     }
 
 
 def stock_lm(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     """transformers' own model, eager, with random weights."""
-    model = AutoModelForCausalLM.from_config(hf_config(family, **overrides), attn_implementation="eager")
+    model = AutoModelForCausalLM.from_config(hf_config(family, **overrides), **EAGER)
     return randomise(model, seed, norm_centre=FAMILIES[family].norm_centre).to(dtype)
 
 
@@ -186,7 +254,7 @@ def randomise(model: PreTrainedModel, seed: int = 0, norm_centre: float = 1.0) -
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.empty_like(parameter).normal_(generator=generator)
-        parameter.copy_(noise * 0.3 + norm_centre if "norm" in name else noise * 0.25)
+        parameter.copy_(noise * 0.3 + norm_centre if "norm" in name or "ln_" in name else noise * 0.25)
     return model.eval()
 
 

@@ -1,5 +1,6 @@
 """Adapters against PEFT and against stock language models: the same tensors give the same logits and gradients."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import Tensor
 import graftlm
 import tiny
 from graftlm.adaptation.adapter_files import Side, load_adapter, peft_config, save_adapter
+from graftlm.families.donor import load_causal_lm, open_donor
+from graftlm.families.registry import FAMILIES as TABLES
+from graftlm.families.tensors import SINGLE, save_tensors
 from graftlm.model.adapter import TARGETS, Adapter, AdapterConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.prepare import prepare
@@ -89,6 +93,30 @@ def test_ia3_is_peft_s_own_where_its_defaults_are_taken(tiny_lm: Any) -> None:
 
 
 @pytest.mark.parametrize("family", list(tiny.FAMILIES))
+@torch.no_grad()
+def test_causal_lora_is_the_plain_language_model_with_its_products_added(
+    tiny_lm: Any, family: str, tmp_path: Path
+) -> None:
+    """The products are added in our modules, written as transformers would, and loaded by it."""
+    stock, folder = tiny_lm(family)
+    model, b = graftlm.adapt(folder), tiny.batch("both")
+    prepare(model, TuneSettings(baseline="causal-lora", lora=3))
+    assert model.decoder_adapter is not None
+    tiny.noisy(model.decoder_adapter)
+    ours, merged = logits(model, b), load_causal_lm(folder)
+    model.decoder_adapter.merge(merged.decoder.layers)
+    held = {name: tensor for name, tensor in merged.state_dict().items() if name in open_donor(folder).shapes}
+    save_tensors(TABLES[family].stock_tensors(held, merged.config), tmp_path / SINGLE)
+    shutil.copy(folder / "config.json", tmp_path)
+    loaded = type(stock).from_pretrained(tmp_path, **tiny.EAGER)
+    for row, target in enumerate(b.target):
+        joined = torch.cat((b.row(row), target))[None]
+        theirs = loaded(joined).logits[0, len(b.row(row)) - 1 : -1]
+        assert tiny.gap(ours[row], theirs) < tiny.WHOLE
+        assert tiny.gap(theirs, stock(joined).logits[0, len(b.row(row)) - 1 : -1]) > 0.1
+
+
+@pytest.mark.parametrize("family", [name for name, known in tiny.FAMILIES.items() if not known.own_linears])
 def test_causal_lora_is_a_lora_on_the_plain_language_model(tiny_lm: Any, family: str) -> None:
     stock, folder = tiny_lm(family)
     model = graftlm.adapt(folder)
@@ -96,7 +124,7 @@ def test_causal_lora_is_a_lora_on_the_plain_language_model(tiny_lm: Any, family:
     assert model.decoder_adapter is not None
     tiny.noisy(model.decoder_adapter)
     config = LoraConfig(r=3, lora_alpha=6, target_modules=list(TARGETS["lora"]))
-    peft = get_peft_model(type(stock).from_pretrained(folder, attn_implementation="eager"), config).eval()
+    peft = get_peft_model(type(stock).from_pretrained(folder, **tiny.EAGER), config).eval()
     tensors = model.decoder_adapter.state_dict()
     with torch.no_grad():
         for name, parameter in peft.named_parameters():
@@ -121,23 +149,19 @@ def test_causal_full_has_the_plain_language_model_s_gradients(tiny_lm: Any, fami
     stock, folder = tiny_lm(family)
     model = graftlm.adapt(folder)
     plan = prepare(model, TuneSettings(baseline="causal-full"))
-    stock = type(stock).from_pretrained(folder, attn_implementation="eager")
+    stock = type(stock).from_pretrained(folder, **tiny.EAGER)
     assert plan.trainable == sum(p.numel() for p in stock.parameters())
     source, target = tiny.batch("right").row(0), tiny.batch("right").target[0]
     joined = torch.cat((source, target))[None]
     labels = joined.masked_fill(torch.arange(joined.shape[1])[None] < len(source), -100)
     theirs = _gradients(stock, stock(joined, labels=labels).loss)
     ours = _gradients(model, model(input_ids=source[None], labels=target[None]).loss)
-    total = {name.removeprefix("encoder.").removeprefix("decoder."): g for name, g in ours.items()}
-    pairs = {
-        "layers.0.attention.k_proj.weight": "model.layers.0.self_attn.k_proj.weight",
-        "layers.3.mlp.down_proj.weight": "model.layers.3.mlp.down_proj.weight",
-        "layers.1.mlp.up_proj.weight": "model.layers.1.mlp.up_proj.weight",
-        "embedding.weight": "model.embed_tokens.weight",
-    }
-    for name, other in pairs.items():
-        gradient = theirs[other]
-        assert tiny.gap(total[name], gradient) < tiny.WHOLE * max(1.0, gradient.abs().max().item())
+    assert ours.keys() == {name for name, _ in model.named_parameters()}
+    held = {name: p.grad for name, p in model.state_dict(keep_vars=True).items() if name in open_donor(folder).shapes}
+    found, expected = TABLES[family].stock_tensors(held, model.config), tiny.as_saved(stock, theirs)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert tiny.gap(found[name], gradient) < tiny.WHOLE * max(1.0, gradient.abs().max().item()), name
 
 
 def _gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:

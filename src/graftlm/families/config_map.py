@@ -18,6 +18,7 @@ TOKENS = {"bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_i
 BOOKKEEPING = frozenset(
     {
         "architectures",
+        "auto_map",
         "chunk_size_feed_forward",
         "dtype",
         "id2label",
@@ -27,6 +28,7 @@ BOOKKEEPING = frozenset(
         "output_hidden_states",
         "problem_type",
         "return_dict",
+        "task_specific_params",
         "torch_dtype",
         "transformers.js_config",
         "transformers_version",

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from graftlm.errors import CheckpointError, ConversionError
+from graftlm.errors import CheckpointError, ConfigError, ConversionError
 from graftlm.families.locate import locate
 from graftlm.families.registry import family_of
 from graftlm.families.spec import Family
+from graftlm.families.stacked import UnstackedFolder
 from graftlm.families.stock_config import complete, read_json
 from graftlm.families.tensors import TensorFolder, TensorInfo
 from graftlm.families.weight_map import Place, WeightMap
@@ -138,7 +139,7 @@ def open_donor(folder: str | Path) -> Donor:
         config = family.config.read(raw, complete(raw))
     except ConversionError as error:
         raise ConversionError(f"{folder / 'config.json'}: {error}") from error
-    donor = Donor(folder, family, config, TensorFolder(folder))
+    donor = Donor(folder, family, config, UnstackedFolder(folder, family.weights.stacked))
     _check_depth(donor)
     if family.config.head_by_weights and not _has_tied_head(donor):
         config.tie_word_embeddings = False
@@ -192,12 +193,20 @@ def _check_tensors(donor: Donor) -> None:
     expected: dict[str, tuple[int, ...]] = {}
     for place in donor.places.values():
         if place.source in infos or place.rule.default is None:
-            with torch.device("meta"):
-                parts = [torch.empty(donor.shapes[name]) for name in place.ours]
-            expected[place.source] = tuple(place.rule.join(parts, donor.config).shape)
+            expected[place.source] = _source_shape(donor, place)
     others = [name for name in infos if name not in expected]
     ignored = {name for name in others if weights.is_dropped(name, donor.base) or _is_copy(donor, name)}
     donor.tensors.check(expected, ignored)
+
+
+def _source_shape(donor: Donor, place: Place) -> tuple[int, ...]:
+    """Shape of the source tensor that holds ours. Raises: ConfigError for a size that no tensor can have."""
+    with torch.device("meta"):
+        parts = [torch.empty(donor.shapes[name]) for name in place.ours]
+    try:
+        return tuple(place.rule.join(parts, donor.config).shape)
+    except RuntimeError as error:
+        raise ConfigError(f"The config asks for a tensor that cannot be made ({error}).") from error
 
 
 def _is_copy(donor: Donor, name: str) -> bool:

@@ -5,12 +5,17 @@ from graftlm.families.bart import BART, MBART
 from graftlm.families.gemma import GEMMA
 from graftlm.families.gemma2 import GEMMA2
 from graftlm.families.gemma3 import GEMMA3, GEMMA3_WITH_IMAGES
+from graftlm.families.gpt2 import GPT2
+from graftlm.families.gpt_neox import GPT_NEOX
 from graftlm.families.llama import LLAMA
 from graftlm.families.marian import MARIAN
 from graftlm.families.mistral import MISTRAL
+from graftlm.families.mixtral import MIXTRAL
 from graftlm.families.olmo2 import OLMO2
+from graftlm.families.phi3 import PHI3
 from graftlm.families.qwen2 import QWEN2
 from graftlm.families.qwen3 import QWEN3
+from graftlm.families.qwen3_moe import QWEN3_MOE
 from graftlm.families.smollm3 import SMOLLM3
 from graftlm.families.spec import Family
 from graftlm.families.t5 import MT5, T5
@@ -18,9 +23,13 @@ from graftlm.families.t5gemma import T5GEMMA
 from graftlm.families.t5gemma2 import T5GEMMA2
 from graftlm.model.config import GraftConfig
 
-CAUSAL_LMS = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, SMOLLM3, OLMO2)
+LIKE_LLAMA = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, SMOLLM3, OLMO2)
+WITH_EXPERTS = (MIXTRAL, QWEN3_MOE)
+OTHER_CAUSAL_LMS = (PHI3, GPT2, GPT_NEOX)
 ENCODER_DECODERS = (T5GEMMA, T5GEMMA2, T5, MT5, BART, MBART, MARIAN)
-FAMILIES: dict[str, Family] = {family.name: family for family in (*CAUSAL_LMS, *ENCODER_DECODERS)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (*LIKE_LLAMA, *WITH_EXPERTS, *OTHER_CAUSAL_LMS, *ENCODER_DECODERS)
+}
 """Every known family by its model_type."""
 
 REFUSED = {

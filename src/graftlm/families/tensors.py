@@ -72,7 +72,7 @@ class TensorFolder:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, as stored: a private map of its file, so that no two calls return the same memory."""
-        with _opened(self.infos[name].file) as shard:
+        with opened(self.infos[name].file) as shard:
             return shard.get_tensor(name)
 
     def _shards(self, placed: Mapping[str, str]) -> list[Path]:
@@ -146,7 +146,7 @@ def _check_index(index: Path, placed: Mapping[str, str], found: Mapping[str, Map
 
 def _infos(file: Path) -> dict[str, TensorInfo]:
     infos = {}
-    with _opened(file) as shard:
+    with opened(file) as shard:
         for name in shard.keys():  # noqa: SIM118 - safe_open is no mapping
             part = shard.get_slice(name)
             dtype = DTYPES.get(part.get_dtype())
@@ -159,7 +159,8 @@ def _infos(file: Path) -> dict[str, TensorInfo]:
     return infos
 
 
-def _opened(file: Path) -> safe_open:
+def opened(file: Path) -> safe_open:
+    """A safetensors file. Raises: CheckpointError for one that cannot be read or is damaged."""
     try:
         # safetensors says of any file that it may not open that there is none.
         file.open("rb").close()

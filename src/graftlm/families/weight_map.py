@@ -67,6 +67,17 @@ def _rows(tensor: Tensor, shapes: Shapes, config: Any) -> Sequence[Tensor]:
 
 
 @dataclass(frozen=True)
+class Stacked:
+    """A tensor that some releases have in the place of those of single experts; one entry per expert.
+
+    The rows of an entry are the tensors `parts` of that expert, of equal height, one after the other.
+    """
+
+    source: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Place:
     """Where one of our tensors stands in a source: the part `ours.index(name)` of the tensor `source`."""
 
@@ -81,10 +92,12 @@ class WeightMap:
 
     Several rules for one of our tensors are names that different releases use; the first is written. `bases` are what
     `{base}` may stand for, the first again being written. `dropped` are tensors that carry no weights that we use.
+    `stacked` ones are read as if each expert's were stored by itself, which is what is written.
     """
 
     rules: tuple[TensorRule, ...]
     dropped: tuple[str, ...] = ()
+    stacked: tuple[Stacked, ...] = ()
     bases: tuple[str, ...] = ("",)
 
     def of(self, config: Any) -> WeightMap:

@@ -187,17 +187,25 @@ def adapted(linear: nn.Module, x: Tensor, deltas: Sequence[RowDelta] | None) -> 
     return y
 
 
-def _of_layer(config: AdapterConfig, layer: nn.Module) -> dict[str, nn.Module]:
-    parts: dict[str, nn.Module] = {}
-    for name, part in layer.named_children():
-        linears = {
-            inner: DELTAS[config.kind](config, inner, linear)
+def targets(kind: AdapterKind, layer: nn.Module) -> dict[str, dict[str, nn.Linear]]:
+    """The linear maps that an adapter stands beside, by sub-layer of one layer and name."""
+    found = {
+        name: {
+            inner: linear
             for inner, linear in part.named_children()
-            if isinstance(linear, nn.Linear) and inner in TARGETS[config.kind]
+            if isinstance(linear, nn.Linear) and inner in TARGETS[kind]
         }
-        if linears:
-            parts[name] = nn.ModuleDict(linears)
-    return parts
+        for name, part in layer.named_children()
+    }
+    return {name: linears for name, linears in found.items() if linears}
+
+
+def _of_layer(config: AdapterConfig, layer: nn.Module) -> dict[str, nn.Module]:
+    make = DELTAS[config.kind]
+    return {
+        name: nn.ModuleDict({inner: make(config, inner, linear) for inner, linear in linears.items()})
+        for name, linears in targets(config.kind, layer).items()
+    }
 
 
 def _collect(layers: Sequence[tuple[nn.Module, Tensor | None]]) -> LayerDeltas:

@@ -35,7 +35,8 @@ class Experts(nn.Module):
         for number, expert in enumerate(self._experts()):
             token, place = (chosen == number).nonzero(as_tuple=True)
             if len(token):
-                output = output.index_add(0, token, expert(tokens[token]) * weights[token, place, None])
+                weighted = expert(tokens[token]) * weights[token, place, None]
+                output.index_add_(0, token, weighted.to(output.dtype))
         return output.view_as(x)
 
     def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +45,7 @@ class Experts(nn.Module):
         weights, chosen = shares.topk(self.config.per_token, dim=-1)
         if self.config.normalised:
             weights = weights / weights.sum(-1, keepdim=True)
-        return weights.to(tokens.dtype), chosen
+        return weights if self.config.fp32_weights else weights.to(tokens.dtype), chosen
 
     def _experts(self) -> Iterator[MLP]:
         return cast(Iterator[MLP], iter(self.experts))

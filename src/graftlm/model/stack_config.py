@@ -82,6 +82,8 @@ class ExpertsConfig:
     """The weights of a token's experts are scaled to sum to 1."""
     layers: tuple[int, ...]
     """Layers that have experts; the others are dense."""
+    fp32_weights: bool = False
+    """The weights are applied in fp32, instead of rounded to the working dtype first."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from graftlm.errors import ConfigError
-from graftlm.model.adapter import Adapter, AdapterConfig
+from graftlm.model.adapter import Adapter, AdapterConfig, targets
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.freeze import FreezePlan, freeze, freezes
 from graftlm.training.settings import TuneSettings
@@ -61,11 +61,12 @@ def encoder_size(model: GraftForConditionalGeneration) -> int:
 
 
 def rank_of_size(size: int, layers: nn.Module) -> int:
-    """Rank at which a LoRA beside all linear maps of `layers` comes closest to `size` parameters; at least 1.
+    """Rank at which a LoRA on `layers` comes closest to `size` parameters; at least 1.
 
     A map from D to D' costs D + D' parameters for each rank.
     """
-    linears = (module for module in layers.modules() if isinstance(module, nn.Linear))
+    parts = [part for layer in layers.children() for part in targets("lora", layer).values()]
+    linears = [linear for part in parts for linear in part.values()]
     return max(1, round(size / sum(linear.in_features + linear.out_features for linear in linears)))
 
 

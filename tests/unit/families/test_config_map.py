@@ -9,9 +9,9 @@ from graftlm.errors import ConfigError, ConversionError
 from graftlm.families.config_map import ConfigMap, ignored, pinned, same
 from graftlm.families.registry import FAMILIES, family_of
 from graftlm.families.stock_config import complete
-from graftlm.model.config import CausalLMConfig
+from graftlm.model.config import CausalLMConfig, ExpertsConfig
 from tiny import FAMILIES as TINY
-from tiny import LLAMA3, hf_config
+from tiny import LLAMA3, hf_config, rope_settings
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
@@ -26,6 +26,24 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {}),
     ("qwen3", {"use_sliding_window": False, "bos_token_id": None, "tie_word_embeddings": True}),
     ("qwen3", {"attention_bias": True, "rope_parameters": LLAMA3, "sliding_window": 1}),
+    ("phi3", {}),
+    ("phi3", {"sliding_window": None, "resid_pdrop": 0.1, "embd_pdrop": 0.2, "attention_dropout": 0.3}),
+    ("phi3", rope_settings("phi3", "longrope")),
+    ("mixtral", {}),
+    ("mixtral", {"sliding_window": None, "num_experts_per_tok": 4, "tie_word_embeddings": True}),
+    ("qwen3_moe", {}),
+    ("qwen3_moe", {"use_sliding_window": True, "sliding_window": 3, "norm_topk_prob": True, "mlp_only_layers": []}),
+    ("qwen3_moe", {"decoder_sparse_step": 2, "mlp_only_layers": [], "attention_bias": False}),
+    ("qwen3_moe", {"num_hidden_layers": 6, "decoder_sparse_step": 2, "mlp_only_layers": [3]}),
+    ("gpt2", {}),
+    ("gpt2", {"n_inner": None, "embd_pdrop": 0.1, "attn_pdrop": 0.2, "resid_pdrop": 0.3, "scale_attn_weights": False}),
+    ("gpt2", {"activation_function": "relu", "layer_norm_epsilon": 1e-6, "tie_word_embeddings": False}),
+    ("gpt_neox", {}),
+    ("gpt_neox", {"use_parallel_residual": False, "attention_bias": False, "hidden_dropout": 0.1}),
+    (
+        "gpt_neox",
+        {"rope_parameters": None, "attention_dropout": 0.1, "tie_word_embeddings": True, "hidden_act": "relu"},
+    ),
     ("gemma", {}),
     ("gemma", {"attention_bias": False, "hidden_act": "gelu", "tie_word_embeddings": False}),
     ("gemma2", {}),
@@ -57,7 +75,8 @@ def test_round_trip(family: str, overrides: dict[str, Any]) -> None:
     expected = complete(raw)
     skipped = {name for rule in table.rules if not rule.write(flat(config)) for name in rule.source}
     fields = {name for rule in table.rules for name in rule.source} - skipped
-    assert {"hidden_size", "rope_parameters", "eos_token_id", "head_dim"} <= fields
+    assert {"vocab_size", "eos_token_id", "tie_word_embeddings"} <= fields
+    assert len(fields & expected.keys()) > 15
     for name in fields & expected.keys():
         assert again[name] == expected[name], name
     assert our_config({"model_type": family, **written}).to_dict() == config.to_dict()
@@ -100,6 +119,49 @@ def test_values_that_are_read() -> None:
     assert (llama.qkv_bias, llama.output_bias, llama.mlp_bias) == (True, True, True)
     assert llama.rotary == {"full_attention": LLAMA3}
     assert (llama.num_kv_heads, llama.window, llama.qk_norm) == (1, None, False)
+
+
+def test_values_of_the_less_usual_families() -> None:
+    phi = our_config(hf_config("phi3").to_dict()).decoder
+    assert (phi.layer_types, phi.window) == (("sliding_attention",) * 4, (4, 0))
+    assert phi.rotary["sliding_attention"]["partial_rotary_factor"] == 0.5
+    mixtral = our_config(hf_config("mixtral").to_dict()).decoder
+    assert mixtral.experts == ExpertsConfig(
+        number=4, per_token=2, size=48, normalised=True, fp32_weights=True, layers=(0, 1, 2, 3)
+    )
+    moe = our_config(hf_config("qwen3_moe").to_dict()).decoder
+    assert moe.experts == ExpertsConfig(number=4, per_token=3, size=24, normalised=False, layers=(0, 1, 3))
+    assert (moe.head_dim, moe.intermediate_size, moe.window) == (16, 48, None)
+    gpt2 = our_config(hf_config("gpt2", n_inner=None).to_dict()).decoder
+    assert (gpt2.intermediate_size, gpt2.head_dim, gpt2.num_kv_heads, gpt2.rotary) == (128, 8, 4, {})
+    assert (gpt2.absolute_positions, gpt2.norm_kind, gpt2.norm_bias, gpt2.mlp_gated) == (
+        "learned",
+        "layer",
+        True,
+        False,
+    )
+    neox = our_config(hf_config("gpt_neox").to_dict()).decoder
+    assert (neox.parallel_residual, neox.mlp_gated, neox.mlp_bias, neox.activation) == (True, False, True, "gelu")
+
+
+def test_released_configs() -> None:
+    """Fields that releases have beside those of transformers' config class."""
+    pythia = {"rotary_pct": 0.25, "rotary_emb_base": 1000, "vocab_size": 64, "hidden_size": 64, "is_decoder": True}
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "model_type": "gpt_neox"}
+    rotary = our_config(pythia | sizes).decoder.rotary["full_attention"]
+    assert (rotary["partial_rotary_factor"], rotary["rope_theta"]) == (0.25, 1000)
+    gpt2 = {"model_type": "gpt2", "n_ctx": 32, "n_positions": 32, "n_embd": 64, "n_head": 4, "n_layer": 2}
+    assert our_config(gpt2 | {"task_specific_params": {"text-generation": {}}}).decoder.max_position_embeddings == 32
+    scaling = {"type": "longrope", "short_factor": [1.0] * 6, "long_factor": [2.0] * 6}
+    phi = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "model_type": "phi3"}
+    lengths = {"max_position_embeddings": 64, "original_max_position_embeddings": 16, "partial_rotary_factor": 0.75}
+    old = phi | lengths | {"rope_scaling": scaling, "rope_theta": 100.0, "auto_map": {}, "attention_bias": False}
+    rotary = our_config(old).decoder.rotary["full_attention"]
+    assert (rotary["rope_type"], rotary["original_max_position_embeddings"]) == ("longrope", 16)
+    assert rotary["partial_rotary_factor"] == 0.75
+    moe = {"model_type": "qwen3_moe", "num_hidden_layers": 2}
+    moe |= {"num_experts": 6, "num_experts_per_tok": 2, "max_window_layers": 2}
+    assert our_config(moe | {"mlp_only_layers": []}).decoder.experts.number == 6
 
 
 def test_configs_of_transformers_4_are_read_as_their_successors() -> None:
@@ -177,6 +239,10 @@ def test_every_field_of_transformers_is_spoken_of(family: str) -> None:
             {"rope_parameters": LLAMA3 | {"partial_rotary_factor": 0.5}},
             ["rope_parameters.partial_rotary_factor"],
         ),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, ["scale_attn_by_inverse_layer_idx=True (all layers"]),
+        ("gpt2", {"add_cross_attention": True}, ["add_cross_attention=True (the donor must be decoder-only)"]),
+        ("mixtral", {"router_jitter_noise": 0.1}, ["router_jitter_noise=0.1 (noise on what the router reads"]),
+        ("qwen3_moe", {"num_experts_per_tok": 9}, ["experts.per_token is 9; it must be 1 to 4"]),
         ("llama", {"num_attention_heads": 5}, ["transformers refuses this config", "not a multiple"]),
     ],
     ids=str,

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from graftlm.errors import ConfigError
+from graftlm.model.adapter import Adapter, AdapterConfig
 from graftlm.model.config import BridgeConfig, GraftConfig
+from graftlm.model.decoder import Decoder
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.prepare import encoder_size, prepare, rank_of_size
 from graftlm.training.settings import TuneSettings
@@ -133,9 +135,15 @@ def test_new_parts_follow_the_seed() -> None:
 
 
 def test_rank_of_a_size() -> None:
-    layers = torch.nn.ModuleList([torch.nn.Linear(10, 20), torch.nn.Linear(30, 40)])
-    assert rank_of_size(1000, layers) == 10
-    assert rank_of_size(1, layers) == 1
+    """Experts and their router have no LoRA, and so do not count."""
+    settings = {"number": 3, "per_token": 1, "size": 8, "normalised": True}
+    dense, mixed = (stack(num_layers=2, experts=settings | {"layers": layers}) for layers in ((), (1,)))
+    attention, mlp = 2 * (32 + 32) + 2 * (32 + 16), 3 * (32 + 48)
+    for config, size in ((dense, 2 * attention + 2 * mlp), (mixed, 2 * attention + mlp)):
+        layers = Decoder(config).layers
+        assert rank_of_size(10 * size, layers) == 10
+        assert sum(p.numel() for p in Adapter(AdapterConfig(kind="lora", rank=10), layers).parameters()) == 10 * size
+        assert rank_of_size(1, layers) == 1
 
 
 @pytest.mark.parametrize(
