@@ -90,7 +90,8 @@ class Donor:
         if place.source in self.tensors.infos:
             stored = self.tensors.infos[place.source]
             return TensorInfo(stored.file, self.shapes[name], stored.dtype)
-        widest = max((info.dtype for info in self.tensors.infos.values()), key=lambda dtype: dtype.itemsize)
+        floats = (info.dtype for info in self.tensors.infos.values() if info.dtype.is_floating_point)
+        widest = max(floats, key=lambda dtype: dtype.itemsize)
         return TensorInfo(self.folder, self.shapes[name], widest)
 
     def read(self, name: str) -> torch.Tensor:

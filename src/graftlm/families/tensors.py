@@ -19,7 +19,16 @@ from graftlm.errors import CheckpointError
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Those of weights, and those of the positions and masks that old releases store beside them."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +61,17 @@ class TensorFolder:
                     part = shard.get_slice(name)
                     dtype = DTYPES.get(part.get_dtype())
                     if dtype is None:
-                        raise CheckpointError(
-                            f"{file} stores {name} as {part.get_dtype()}; quantised weights cannot be adapted, "
-                            "use the float checkpoint."
-                        )
+                        raise quantised(file, name, part.get_dtype())
                     self.infos[name] = TensorInfo(file, tuple(part.get_shape()), dtype)
 
     def check(self, expected: Mapping[str, tuple[int, ...]], ignored: Collection[str] = ()) -> None:
-        """Raise CheckpointError that lists every tensor that is missing, unexpected or of another shape."""
+        """Raise CheckpointError that lists every tensor that is missing, unexpected or of another shape.
+
+        None but those that are ignored may be whole numbers.
+        """
+        for name, info in self.infos.items():
+            if name not in ignored and not info.dtype.is_floating_point:
+                raise quantised(info.file, name, str(info.dtype).removeprefix("torch."))
         problems = [
             f"{name} is missing"
             if name not in self.infos
@@ -98,6 +110,13 @@ class TensorFolder:
                 "save it as safetensors first."
             )
         raise CheckpointError(f"{self.folder} holds no {self.single} and no {INDEX}.")
+
+
+def quantised(file: Path, name: str, dtype: str) -> CheckpointError:
+    """The error for a weight that is no plain float."""
+    return CheckpointError(
+        f"{file} stores {name} as {dtype}; quantised weights cannot be adapted, use the float checkpoint."
+    )
 
 
 def write_shards(
