@@ -1,13 +1,15 @@
 """The families that graftlm knows, by model_type."""
 
 from graftlm.errors import ConversionError
+from graftlm.families.bert import BERT, ROBERTA, XLM_ROBERTA
 from graftlm.families.gemma2 import GEMMA2
 from graftlm.families.llama import LLAMA
+from graftlm.families.modernbert import MODERNBERT
 from graftlm.families.qwen3 import QWEN3
 from graftlm.families.spec import Family
 from graftlm.model.config import GraftConfig
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, QWEN3, GEMMA2)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, QWEN3, GEMMA2, BERT, ROBERTA, XLM_ROBERTA, MODERNBERT)}
 """Every known family by its model_type."""
 
 
