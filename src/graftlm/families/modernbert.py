@@ -46,7 +46,10 @@ MODERNBERT = Family(
             same("mlp_dropout", "activation_dropout"),
             Rule(
                 ("attention_dropout",),
-                lambda s: {"attention_dropout": s["attention_dropout"], "attention_out_dropout": s["attention_dropout"]},
+                lambda s: {
+                    "attention_dropout": s["attention_dropout"],
+                    "attention_out_dropout": s["attention_dropout"],
+                },
                 lambda o: {"attention_dropout": o["attention_dropout"]},
             ),
             Rule((*LAYER_TYPES.source, "global_attn_every_n_layers"), LAYER_TYPES.read, LAYER_TYPES.write),
@@ -95,7 +98,9 @@ MODERNBERT = Family(
         ),
         # Heads of pretraining and of single tasks: a decoder reads the states themselves.
         dropped=tuple(
-            f"{name}.{kind}" for name in ("head.dense", "head.norm", "decoder", "classifier") for kind in ("weight", "bias")
+            f"{name}.{kind}"
+            for name in ("head.dense", "head.norm", "decoder", "classifier")
+            for kind in ("weight", "bias")
         ),
         bases=("", "model."),
     ),

@@ -9,7 +9,9 @@ from graftlm.families.qwen3 import QWEN3
 from graftlm.families.spec import Family
 from graftlm.model.config import GraftConfig
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, QWEN3, GEMMA2, BERT, ROBERTA, XLM_ROBERTA, MODERNBERT)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (LLAMA, QWEN3, GEMMA2, BERT, ROBERTA, XLM_ROBERTA, MODERNBERT)
+}
 """Every known family by its model_type."""
 
 
