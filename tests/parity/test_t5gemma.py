@@ -39,7 +39,10 @@ def as_t5gemma(
 ) -> T5GemmaForConditionalGeneration:
     """The graft's weights in transformers' own class."""
     config = T5GemmaConfig(
-        encoder=module_config(encoder), decoder=module_config(decoder), vocab_size=decoder.vocab_size
+        encoder=module_config(encoder),
+        decoder=module_config(decoder),
+        vocab_size=decoder.vocab_size,
+        tie_word_embeddings=decoder.tie_word_embeddings,
     )
     stock = T5GemmaForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
     state = {}
