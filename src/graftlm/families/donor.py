@@ -57,8 +57,12 @@ class Donor:
         return stack
 
     def encoder_tensor(self, name: str) -> str:
-        """Our name, in this donor, of an encoder's tensor `encoder.…`."""
-        return f"decoder.{name.removeprefix('encoder.')}" if self.is_causal_lm else name
+        """Our name, in this donor, of an encoder's tensor `encoder.…`.
+
+        A language model has it in its decoder, and so has an encoder–decoder the table that both of its sides read.
+        """
+        own = self.tied.get(name, name)
+        return own if own in self.shapes else f"decoder.{name.removeprefix('encoder.')}"
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

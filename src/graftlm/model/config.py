@@ -190,6 +190,8 @@ class GraftConfig(_StackedConfig):
     """The encoder reads the decoder's embedding table instead of one of its own."""
     share_layers: bool = False
     """The encoder's layers use the decoder's weights, held and stored once, instead of some of their own."""
+    source_eos: bool = False
+    """Sources keep the EOS or SEP that their tokenizer ends them with; False where the target continues the source."""
     tie_word_embeddings: bool = True
     is_encoder_decoder: bool = True
     pad_token_id: int | None = None
