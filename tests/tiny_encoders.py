@@ -50,7 +50,8 @@ def stock_encoder(family: str, seed: int = 0, kind: Any = AutoModel, **overrides
     model = randomise(kind.from_config(encoder_config(family, **overrides), attn_implementation="eager"), seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("Wo.weight"):  # No norm follows: states of 20 would have errors of their own size in fp32.
+            if name.endswith(("Wo.weight", "output.dense.weight")):
+                # Else what attention adds, which is like for all tokens, outgrows what tells them apart.
                 parameter.mul_(0.4)
     return model
 

@@ -88,11 +88,11 @@ def test_every_state_and_gradient(family: str, side: str, tiny_encoder: Any) -> 
     ours, b = ours_of(folder), batch(side)
     weights = torch.randn(48, generator=torch.Generator().manual_seed(3))
     mine = ours(b.ids, attention_mask=b.mask)
-    ((mine.last_hidden_state[b.mask.bool()] @ weights).tanh().sum() / sum(LENGTHS)).backward()
+    ((mine.last_hidden_state[b.mask.bool()] @ weights).sum() / sum(LENGTHS)).backward()
     stock.zero_grad()
     for i in range(len(LENGTHS)):
         theirs = stock_states(stock, b.row(i)[None])
-        ((theirs[-1] @ weights).tanh().sum() / sum(LENGTHS)).backward()
+        ((theirs[-1] @ weights).sum() / sum(LENGTHS)).backward()
         real = b.mask[i].bool()
         for found, expected in zip((*mine.hidden_states, mine.last_hidden_state), theirs, strict=True):
             assert gap(found[i][real], expected[0]) <= WHOLE
@@ -100,7 +100,11 @@ def test_every_state_and_gradient(family: str, side: str, tiny_encoder: Any) -> 
     expected = gradients(stock)
     assert found.keys() == expected.keys() == {n for n, _ in stock.named_parameters() if "pooler" not in n}
     for name, grad in expected.items():
-        assert gap(found[name], grad) <= WHOLE * min(1.0, grad.abs().max().item()), name
+        size = grad.abs().max().item()
+        # A bias of keys moves all scores of a query alike; only rotary positions make its gradient more than noise.
+        noise = name.endswith("key.bias")
+        assert noise == (size < 1e-5), name
+        assert gap(found[name], grad) <= (MODULE if noise else WHOLE * min(1.0, size)), name
     stock.zero_grad()
 
 
