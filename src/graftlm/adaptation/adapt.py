@@ -13,7 +13,7 @@ from graftlm.adaptation.recipe import recipe_named
 from graftlm.errors import ConfigError
 from graftlm.families.donor import Donor, open_donor
 from graftlm.families.locate import locate
-from graftlm.families.tensors import write_shards
+from graftlm.families.shards import write_shards
 from graftlm.files import atomic_folder, check_new_folder, write_json
 from graftlm.model.modeling import GraftForConditionalGeneration
 
@@ -62,8 +62,7 @@ def adapt_to_folder(
     tokenizer = tokenizer_of(plan.donors["decoder"].folder)
     report = initialisation_report(plan)
     with atomic_folder(out) as folder:
-        sizes = {name: origin.nbytes for name, origin in plan.origins.items()}
-        write_shards(folder, sizes, plan.tensors(), shard_bytes)
+        write_shards(folder, plan.origins, plan.tensors(), shard_bytes)
         config = plan.config
         config.architectures = [GraftForConditionalGeneration.__name__]
         config.dtype = plan.dtype

@@ -1,11 +1,11 @@
-"""A folder of safetensors files, read tensor by tensor and written shard by shard; nothing else is ever loaded."""
+"""A folder of safetensors files, checked as a whole and read tensor by tensor; nothing else is ever loaded."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +19,10 @@ from graftlm.errors import CheckpointError
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""Those of weights, and those of the positions and masks that old releases store beside them."""
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+"""Names in the format -> dtypes, in the order in which a file holds them."""
+BESIDE = {"I64": torch.int64, "U8": torch.uint8, "BOOL": torch.bool}
+"""The same of what is no weight: positions and masks that old releases store."""
 
 
 @dataclass(frozen=True)
@@ -48,30 +42,29 @@ class TensorInfo:
 class TensorFolder:
     """The weights of one checkpoint folder, in shards or in one file; headers are read at once, tensors on demand.
 
-    Raises: CheckpointError for pickled weights, missing or truncated shards, and dtypes that are not plain floats.
+    Raises: CheckpointError for pickled weights, files that are missing, unreadable, damaged or truncated, an index that
+    does not fit its shards, and dtypes that are not plain floats.
     """
 
     def __init__(self, folder: str | Path, single: str = SINGLE) -> None:
         self.folder = Path(folder)
         self.single = single
-        self.infos: dict[str, TensorInfo] = {}
-        for file in self._files():
-            with _opened(file) as shard:
-                for name in shard.keys():  # noqa: SIM118 - safe_open is no mapping
-                    part = shard.get_slice(name)
-                    dtype = DTYPES.get(part.get_dtype())
-                    if dtype is None:
-                        raise quantised(file, name, part.get_dtype())
-                    self.infos[name] = TensorInfo(file, tuple(part.get_shape()), dtype)
+        index = self.folder / INDEX
+        placed = _read_index(index) if os.path.isfile(index) else None
+        files = [self._single_file()] if placed is None else self._shards(placed)
+        found = {file.name: _infos(file) for file in files}
+        if placed is not None:
+            _check_index(index, placed, found)
+        self.infos = {name: info for infos in found.values() for name, info in infos.items()}
 
     def check(self, expected: Mapping[str, tuple[int, ...]], ignored: Collection[str] = ()) -> None:
         """Raise CheckpointError that lists every tensor that is missing, unexpected or of another shape.
 
-        None but those that are ignored may be whole numbers.
+        Only those that are ignored may be whole numbers.
         """
         for name, info in self.infos.items():
             if name not in ignored and not info.dtype.is_floating_point:
-                raise quantised(info.file, name, str(info.dtype).removeprefix("torch."))
+                raise _quantised(info.file, name, str(info.dtype).removeprefix("torch."))
         problems = [
             f"{name} is missing"
             if name not in self.infos
@@ -79,30 +72,27 @@ class TensorFolder:
             for name, shape in expected.items()
             if name not in self.infos or self.infos[name].shape != shape
         ]
-        problems += [f"{name} is unexpected" for name in self.infos if name not in expected and name not in ignored]
+        problems += [
+            f"{_shown(name)} is unexpected" for name in self.infos if name not in expected and name not in ignored
+        ]
         if problems:
             raise CheckpointError(f"The weights in {self.folder} do not fit its config: {'; '.join(problems)}.")
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor, as stored."""
+        """One tensor, as stored: a private map of its file, so that no two calls return the same memory."""
         with _opened(self.infos[name].file) as shard:
             return shard.get_tensor(name)
 
-    def _files(self) -> list[Path]:
-        index = self.folder / INDEX
-        if index.is_file():
-            try:
-                names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-                if any(Path(name).name != name for name in names):
-                    raise ValueError("a shard lies outside the folder")
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise CheckpointError(f"{index} is not a valid index of shards; fetch it again.") from error
-            missing = [name for name in names if not (self.folder / name).is_file()]
-            if missing:
-                raise CheckpointError(f"{self.folder} lacks the shards {', '.join(missing)}; fetch them again.")
-            return [self.folder / name for name in names]
-        if (self.folder / self.single).is_file():
-            return [self.folder / self.single]
+    def _shards(self, placed: Mapping[str, str]) -> list[Path]:
+        names = sorted(set(placed.values()))
+        missing = [_shown(name) for name in names if not os.path.exists(self.folder / name)]
+        if missing:
+            raise CheckpointError(f"{self.folder} lacks the shards {', '.join(missing)}; fetch them again.")
+        return [self.folder / name for name in names]
+
+    def _single_file(self) -> Path:
+        if os.path.exists(self.folder / self.single):
+            return self.folder / self.single
         pickled = [p.name for pattern in PICKLES for p in sorted(self.folder.glob(pattern))]
         if pickled:
             raise CheckpointError(
@@ -110,39 +100,6 @@ class TensorFolder:
                 "save it as safetensors first."
             )
         raise CheckpointError(f"{self.folder} holds no {self.single} and no {INDEX}.")
-
-
-def quantised(file: Path, name: str, dtype: str) -> CheckpointError:
-    """The error for a weight that is no plain float."""
-    return CheckpointError(
-        f"{file} stores {name} as {dtype}; quantised weights cannot be adapted, use the float checkpoint."
-    )
-
-
-def write_shards(
-    folder: Path, sizes: Mapping[str, int], tensors: Iterable[tuple[str, torch.Tensor]], shard_bytes: int
-) -> None:
-    """Write tensors in the order in which they come, keeping one shard in memory.
-
-    `sizes` are the bytes of each tensor in that order. Files are named as transformers names them.
-    """
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name, size in sizes.items():
-        if shards[-1] and filled + size > shard_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += size
-    stream = iter(tensors)
-    weight_map: dict[str, str] = {}
-    for number, names in enumerate(shards, 1):
-        file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_tensors(dict(_take(stream, names)), folder / file)
-        weight_map.update(dict.fromkeys(names, file))
-    if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
@@ -163,16 +120,70 @@ def disk_errors() -> Iterator[None]:
         raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
-def _take(stream: Iterator[tuple[str, torch.Tensor]], names: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
-    for expected in names:
-        name, tensor = next(stream)
-        assert name == expected
-        # Two names for one storage (a copied sub-layer) are two tensors on disk.
-        yield name, tensor.clone() if not tensor.is_contiguous() else tensor
+def _read_index(path: Path) -> dict[str, str]:
+    """Name of every tensor -> name of the shard in the same folder that holds it."""
+    try:
+        placed: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        if any(Path(shard).name != shard or shard in ("", "..") for shard in placed.values()):
+            raise ValueError("a shard lies outside the folder")
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); make it readable or fetch it again."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a valid index of shards; fetch it again.") from error
+    return placed
+
+
+def _check_index(index: Path, placed: Mapping[str, str], found: Mapping[str, Mapping[str, TensorInfo]]) -> None:
+    """Refuse shards that hold other tensors than the index says of them."""
+    problems = [
+        f"{_shown(name)} is not in {shard}, where the index places it"
+        for name, shard in placed.items()
+        if name not in found[shard]
+    ]
+    for shard, infos in found.items():
+        for name in infos:
+            if name not in placed:
+                problems.append(f"{shard} holds {_shown(name)}, which the index does not name")
+            elif placed[name] != shard:
+                problems.append(f"{shard} holds {_shown(name)}, which the index places in {placed[name]}")
+    if problems:
+        raise CheckpointError(f"{index} does not fit its shards: {'; '.join(problems)}; fetch the folder again.")
+
+
+def _infos(file: Path) -> dict[str, TensorInfo]:
+    infos = {}
+    with _opened(file) as shard:
+        for name in shard.keys():  # noqa: SIM118 - safe_open is no mapping
+            part = shard.get_slice(name)
+            dtype = (DTYPES | BESIDE).get(part.get_dtype())
+            if dtype is None:
+                raise _quantised(file, name, part.get_dtype())
+            infos[name] = TensorInfo(file, tuple(part.get_shape()), dtype)
+    return infos
+
+
+def _quantised(file: Path, name: str, dtype: str) -> CheckpointError:
+    return CheckpointError(
+        f"{file} stores {_shown(name)} as {dtype}; quantised weights cannot be adapted, use the float checkpoint."
+    )
 
 
 def _opened(file: Path) -> safe_open:
     try:
+        # safetensors says of any file that it may not open that there is none.
+        file.open("rb").close()
         return safe_open(str(file), framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or truncated ({error}); fetch it again.") from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error.strerror}); make it readable or fetch it again."
+        ) from error
+    except SafetensorError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{file} is damaged or truncated ({reason}); fetch it again.") from error
+
+
+def _shown(name: str) -> str:
+    """A name out of a damaged file, on one line."""
+    return name if name.isprintable() else repr(name)

@@ -43,7 +43,7 @@ class Rotary(nn.Module):
         self._frequencies: dict[tuple[str, torch.device, int], tuple[Tensor, float]] = {}
         for parameters in config.rotary.values():
             kind = parameters.get("rope_type", "default")
-            if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
+            if kind not in ("default", *ROPE_INIT_FUNCTIONS):
                 raise ConfigError(f"Unknown rope_type {kind!r}; known are default, {', '.join(ROPE_INIT_FUNCTIONS)}.")
 
     def forward(self, positions: Tensor, dtype: torch.dtype, length: int | None = None) -> dict[str, RotaryTable]:

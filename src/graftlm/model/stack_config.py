@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import sys
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
@@ -63,7 +63,7 @@ def check_numbers(config: object) -> None:
         kind = kinds.pop()
         fits = isinstance(value, bool) if kind is bool else isinstance(value, int) and not isinstance(value, bool)
         if kind is float:
-            fits = (fits or isinstance(value, float)) and math.isfinite(value)
+            fits = (fits or isinstance(value, float)) and abs(value) <= sys.float_info.max
         if not fits or (kind is int and not 0 <= value <= LARGEST):
             wanted = {bool: "true or false", int: f"a whole number up to {LARGEST}", float: "a finite number"}[kind]
             raise ConfigError(f"{type(config).__name__}: {name} is {value!r}; it must be {wanted}.")
