@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from graftlm.errors import CheckpointError, ConfigError, ConversionError
 from graftlm.families.donor import open_donor
 from graftlm.families.registry import FAMILIES
+from tiny_encoders import ENCODERS
 
 SECONDS = 20
 BYTES = 4 << 30
@@ -32,10 +33,13 @@ VALUES = st.recursive(
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
-def donor(request: pytest.FixtureRequest, tiny_lm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny language model of one family; only its config is ever written anew."""
+def donor(
+    request: pytest.FixtureRequest, tiny_lm: Any, tiny_encoder: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A tiny model of one family; only its config is ever written anew."""
     folder = tmp_path_factory.mktemp("donor") / "copy"
-    return Path(shutil.copytree(tiny_lm(request.param)[1], folder))
+    make = tiny_encoder if request.param in ENCODERS else tiny_lm
+    return Path(shutil.copytree(make(request.param)[1], folder))
 
 
 @contextlib.contextmanager
