@@ -17,12 +17,10 @@ os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "TRANSFORME
 
 from rich.console import Console
 
-from graftlm.adaptation.adapt import tokenizer_of
 from graftlm.data.task import load_task
 from graftlm.demo.arms import ARMS, TASKS
 from graftlm.demo.results import COMMITTED, Summary, summarise
-from graftlm.demo.run_arm import SOURCE, Budget, make_graft, run_arm
-from graftlm.families.locate import locate
+from graftlm.demo.run_arm import Budget, make_graft, run_arm
 from graftlm.files import write_json
 from machine import machine
 
@@ -38,7 +36,6 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
 
 def measure(tasks: list[str], seeds: int, budget: Budget, rows: list[dict[str, Any]], save: Any) -> None:
     """Run what is not in `rows` yet; un-tuned arms have no seed but 0."""
-    tokenizer = tokenizer_of(locate(SOURCE))
     done = {(old["task"], old["arm"], old["seed"]) for old in rows}
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(seeds):
@@ -50,7 +47,7 @@ def measure(tasks: list[str], seeds: int, budget: Budget, rows: list[dict[str, A
                     graft = make_graft(arm.recipe, folder / arm.recipe)
                     out = folder / f"{task}-{name}-{seed}"
                     console = Console(stderr=True, quiet=True)
-                    arguments = (name, arm, load_task(task), tokenizer, out, graft)
+                    arguments = (name, arm, load_task(task), out, graft)
                     rows.append(row(run_arm(*arguments, budget=budget, seed=seed, console=console)))
                     save()
                     values = {metric: round(value["value"], 2) for metric, value in rows[-1]["metrics"].items()}

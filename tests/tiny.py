@@ -208,3 +208,17 @@ def tokenizer(merges: int = VOCABULARY - 259) -> PreTrainedTokenizerFast:
     trained.train_from_iterator(["the quick brown fox jumps over the lazy dog and the lazy dog sleeps"] * 4, trainer)
     trained.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
     return PreTrainedTokenizerFast(tokenizer_object=trained, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+@functools.cache
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Whole words between [CLS] and [SEP], without BOS and EOS; no id is one of `tokenizer`'s."""
+    words = "[PAD] [UNK] [CLS] [SEP] the quick brown fox jumps over lazy dog and sleeps name a b c d e f g h [ ]"
+    numbered = {word: VOCABULARY + number for number, word in enumerate(words.split())}
+    made = Tokenizer(models.WordLevel(numbered, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(token, numbered[token]) for token in ("[CLS]", "[SEP]")]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from graftlm.adaptation.adapt import adapt, adapt_to_folder
     from graftlm.adaptation.store import load_graft
     from graftlm.adaptation.task_encoder import load_task_encoder, save_task_encoder
+    from graftlm.data.tokenizers import Tokenizers, tokenizers_of
     from graftlm.families.donor import load_causal_lm
     from graftlm.families.locate import locate
     from graftlm.generation.kv_prefix import kv_prefix, left_padded
@@ -23,6 +24,8 @@ _HOMES = {
     "adapt_to_folder": "graftlm.adaptation.adapt",
     "load_task_encoder": "graftlm.adaptation.task_encoder",
     "save_task_encoder": "graftlm.adaptation.task_encoder",
+    "Tokenizers": "graftlm.data.tokenizers",
+    "tokenizers_of": "graftlm.data.tokenizers",
     "load_causal_lm": "graftlm.families.donor",
     "load_graft": "graftlm.adaptation.store",
     "locate": "graftlm.families.locate",
@@ -49,6 +52,7 @@ __all__ = [
     "GraftForConditionalGeneration",
     "Request",
     "StackConfig",
+    "Tokenizers",
     "adapt",
     "adapt_to_folder",
     "kv_prefix",
@@ -58,6 +62,7 @@ __all__ = [
     "load_task_encoder",
     "locate",
     "save_task_encoder",
+    "tokenizers_of",
 ]
 
 

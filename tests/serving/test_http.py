@@ -255,7 +255,7 @@ def test_a_stream_that_fails_for_no_known_reason(
     def broken(*_: object) -> str:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("graftlm.serving.intake.plain_text", broken)
+    monkeypatch.setattr("graftlm.data.tokenizers.Tokenizers.decode", broken)
     [only] = events(client.post(PATH, json=FOX | {"stream": True}))
     assert "its log says why" in only["error"]["message"]
     assert "secret" in caplog.text

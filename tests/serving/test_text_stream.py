@@ -5,12 +5,12 @@ import random
 import pytest
 
 import tiny
-from graftlm.generation.text import plain_text
+from graftlm.data.tokenizers import Tokenizers
 from graftlm.serving.text_stream import TextStream
 
 
 def decode(ids: list[int]) -> str:
-    return plain_text(tiny.tokenizer(), ids)
+    return Tokenizers(tiny.tokenizer(), tiny.tokenizer()).decode(ids)
 
 
 def pieces(ids: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], TextStream]:

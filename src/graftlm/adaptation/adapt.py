@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig
 
 from graftlm.adaptation.plan import Plan, Side, make_plan
 from graftlm.adaptation.recipe import recipe_named
+from graftlm.data.tokenizers import Tokenizers, same_tokenizer, target_tokenizer_of, tokenizer_of
 from graftlm.errors import ConfigError
 from graftlm.families.donor import Donor, open_donor
 from graftlm.families.locate import locate
@@ -56,10 +58,10 @@ def adapt_to_folder(
     seed: int = 0,
     shard_bytes: int = SHARD_BYTES,
 ) -> dict[str, Any]:
-    """The same, streamed into the new folder `out` with tokenizer and initialisation report, which is returned."""
+    """The same, streamed into the new folder `out` with tokenizers and initialisation report, which is returned."""
     check_new_folder(out)
     plan = plan_graft(source, encoder_from=encoder_from, recipe=recipe, seed=seed)
-    tokenizer = tokenizer_of(plan.donors["decoder"].folder)
+    tokenizers = donor_tokenizers(plan.donors)
     report = initialisation_report(plan)
     with atomic_folder(out) as folder:
         write_shards(folder, plan.origins, plan.tensors(), shard_bytes)
@@ -68,7 +70,7 @@ def adapt_to_folder(
         config.dtype = plan.dtype
         config.save_pretrained(folder)
         generation_config(plan).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        tokenizers.save(folder)
         write_json(folder / REPORT, report)
     return report
 
@@ -87,10 +89,9 @@ def plan_graft(source: str | Path, *, encoder_from: str | Path | None, recipe: s
             "recipe, such as t5gemma."
         )
     encoder = decoder if encoder_from is None else open_donor(locate(encoder_from))
-    if encoder is not decoder:
-        _check_same_tokens(encoder, decoder)
     donors: dict[Side, Donor] = {"encoder": encoder, "decoder": decoder}
-    return make_plan(chosen.config(decoder, encoder), donors, seed)
+    two = encoder is not decoder and donor_tokenizers(donors).two
+    return make_plan(chosen.config(decoder, encoder, source_tokenizer=two), donors, seed)
 
 
 def _imported(donor: Donor, encoder_from: str | Path | None, recipe: str | None, seed: int) -> Plan:
@@ -135,23 +136,12 @@ def generation_config(plan: Plan) -> GenerationConfig:
     return config
 
 
-def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """Tokenizer of a checkpoint folder. Raises: ConfigError when it cannot be loaded or has no EOS token."""
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        # Tokenizer loading fails with many types; to the user they all mean the same.
-        raise ConfigError(
-            f"No tokenizer can be loaded from {folder} ({' '.join(str(error).split())[:200]})."
-        ) from error
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(f"The tokenizer in {folder} has no EOS token, so targets could not end; set eos_token in it.")
-    return tokenizer
+def donor_tokenizers(donors: Mapping[Side, Donor]) -> Tokenizers:
+    """The donors' tokenizers, as one where they are equal.
 
-
-def _check_same_tokens(encoder: Donor, decoder: Donor) -> None:
-    first, second = tokenizer_of(encoder.folder), tokenizer_of(decoder.folder)
-    if first.get_vocab() != second.get_vocab():
-        raise ConfigError(
-            f"{encoder.folder} and {decoder.folder} have different tokenizers; a pair must share one vocabulary."
-        )
+    Raises: ConfigError when one cannot be loaded, or the decoder's has no EOS token.
+    """
+    encoder, decoder = donors["encoder"], donors["decoder"]
+    target = target_tokenizer_of(decoder.folder)
+    source = target if encoder is decoder else tokenizer_of(encoder.folder)
+    return Tokenizers(target if same_tokenizer(source, target) else source, target)

@@ -32,8 +32,11 @@ class Recipe:
     encoder_window: Literal["doubled", "split"] = "doubled"
     """What becomes of a causal window when the encoder sees both sides."""
 
-    def config(self, decoder: Donor, encoder: Donor) -> GraftConfig:
-        """Config of the graft of two donors (the same one twice for a balanced graft)."""
+    def config(self, decoder: Donor, encoder: Donor, *, source_tokenizer: bool = False) -> GraftConfig:
+        """Config of the graft of two donors (the same one twice for a balanced graft).
+
+        `source_tokenizer` says that their tokenizers differ.
+        """
         stack = encoder.encoder_stack
         if self.encoder_attention == "bidirectional" and encoder.is_causal_lm:
             stack = stack.bidirectional(self.encoder_window)
@@ -50,6 +53,7 @@ class Recipe:
             decoder=lm.decoder,
             recipe=self.name,
             made_from={"encoder": encoder.family.name, "decoder": decoder.family.name},
+            source_tokenizer=source_tokenizer,
             # An encoder of its own kind was trained on whole sources; one made of an LLM never saw what ends them.
             source_eos=not encoder.is_causal_lm,
             tie_word_embeddings=lm.tie_word_embeddings,

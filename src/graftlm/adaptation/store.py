@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from graftlm.adaptation.adapt import adapt
+from graftlm.data.tokenizers import Tokenizers
 from graftlm.errors import CheckpointError
 from graftlm.families.locate import locate
 from graftlm.families.registry import FAMILIES
@@ -50,17 +51,18 @@ def load_graft(model: str | Path, dtype: torch.dtype | None = None) -> GraftForC
 
 def save_graft(
     model: GraftForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | Tokenizers,
     out: str | Path,
     *,
     run: dict[str, Any],
     replace: bool = False,
 ) -> None:
-    """Write model, tokenizer and run record into the folder `out`, for training that changed the decoder.
+    """Write model, tokenizers and run record into the folder `out`, for training that changed the decoder.
 
     The folder is new, unless it is to be replaced.
     """
+    tokenizers = Tokenizers.of(tokenizer, model.config)
     with atomic_folder(out, replace=replace) as folder, disk_errors():
         model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        tokenizers.save(folder)
         write_json(folder / RUN, run)

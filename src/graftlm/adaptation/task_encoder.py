@@ -33,6 +33,8 @@ ADAPTERS = ("encoder_sha256", "encoder_adapter", "decoder_adapter", "one_adapter
 PARTS = ("encoder.", "bridge.")
 SETTINGS = ("encoder_attention", "share_embeddings")
 """Fields of GraftConfig that belong to the encoder's side and travel with it."""
+TOKENS = ("source_tokenizer", "source_eos", "target_special_tokens")
+"""Fields of GraftConfig that say how texts become token ids, on which a task encoder and its graft must agree."""
 
 
 def save_task_encoder(
@@ -64,7 +66,7 @@ def save_task_encoder(
         "decoder_adapter": adapter_values(model.decoder_adapter),
         "one_adapter": one,
         "bridge": config.bridge.to_dict(),
-        "settings": {field: getattr(config, field) for field in SETTINGS},
+        "settings": {field: getattr(config, field) for field in (*SETTINGS, *TOKENS)},
         "tasks": list(tasks),
         "run": run,
     }
@@ -159,6 +161,7 @@ def _read(model: GraftForConditionalGeneration, folder: str | Path) -> tuple[dic
             f"{folder} adapts the graft's own encoder, which this model does not hold; load the graft anew and add "
             "the task encoder to it."
         )
+    _check_tokens(model, manifest, folder)
     values = model.config.to_dict() | manifest["settings"]
     values |= {"encoder": manifest["encoder"], "bridge": manifest["bridge"]}
     values["share_layers"] = manifest["encoder_weights"] == "decoder"
@@ -167,6 +170,17 @@ def _read(model: GraftForConditionalGeneration, folder: str | Path) -> tuple[dic
     beside = _adapter(manifest["decoder_adapter"], model.decoder.layers, folder, "decoder")
     own = _adapter(manifest["encoder_adapter"], encoder.layers, folder, "encoder")
     return manifest, config, TaskEncoder(encoder, bridge, beside if manifest["one_adapter"] else own, beside)
+
+
+def _check_tokens(model: GraftForConditionalGeneration, manifest: dict[str, Any], folder: Path) -> None:
+    """One decoder may be in several grafts, whose encoders read other vocabularies."""
+    config, tuned = model.config, manifest["settings"]
+    same = all(tuned.get(field, False) == getattr(config, field) for field in TOKENS)
+    if not same or manifest["encoder"].get("vocab_size") != config.encoder.vocab_size:
+        raise CheckpointError(
+            f"{folder} was tuned on a graft of this decoder that makes token ids of texts in another way; "
+            f"load it on {manifest['decoder']['path'] or 'the graft that it was tuned on'}."
+        )
 
 
 def _adapter(values: dict[str, Any] | None, layers: Layers, folder: Path, side: Side) -> Adapter | None:

@@ -11,8 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+    from graftlm.data.tokenizers import Tokenizers
     from graftlm.model.modeling import GraftForConditionalGeneration
 
 MODEL_HELP = "Folder or hub name of a graft, as graftlm adapt writes it."
@@ -26,17 +25,17 @@ def progress_console() -> Console:
 
 def load(
     model: str, task_encoder: Path | None = None
-) -> tuple[GraftForConditionalGeneration, PreTrainedTokenizerBase, dict[str, Any] | None]:
-    """Model, tokenizer and the manifest of the task encoder, if one is given.
+) -> tuple[GraftForConditionalGeneration, Tokenizers, dict[str, Any] | None]:
+    """Model, tokenizers and the manifest of the task encoder, if one is given.
 
     On a CPU the model computes in fp32, on a GPU in the dtype that it is stored in.
     """
     import torch
     from transformers.utils import logging
 
-    from graftlm.adaptation.adapt import tokenizer_of
     from graftlm.adaptation.store import load_graft
     from graftlm.adaptation.task_encoder import load_task_encoder
+    from graftlm.data.tokenizers import tokenizers_of
     from graftlm.families.locate import locate
 
     logging.disable_progress_bar()
@@ -45,7 +44,7 @@ def load(
     if on_gpu:
         loaded.to("cuda")  # type: ignore[arg-type]
     manifest = None if task_encoder is None else load_task_encoder(loaded, task_encoder)
-    return loaded, tokenizer_of(locate(model)), manifest
+    return loaded, tokenizers_of(locate(model), loaded.config), manifest
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -39,11 +39,11 @@ def evaluate(
 
     check_new_file(out)
     chosen = load_task(task)
-    graft, tokenizer, manifest = load(model, task_encoder)
+    graft, tokenizers, manifest = load(model, task_encoder)
     with Bar(f"{chosen.name} {split}") as bar:
         record = run(
             graft,
-            tokenizer,
+            tokenizers,
             chosen,
             split,
             batch_size=batch_size,

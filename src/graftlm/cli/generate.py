@@ -44,7 +44,7 @@ def generate(
     records = [Record(id="0", source=text or "")]
     if input_file is not None:
         records = read_records(input_file, require_target=False)
-    graft, tokenizer, manifest = load(model, task_encoder)
+    graft, tokenizers, manifest = load(model, task_encoder)
     chosen = Task.plain() if manifest is None else task_of(manifest, task)
     room = chosen.max_new_tokens if manifest is not None else min(128, graft.config.max_position_embeddings // 2)
     chosen = chosen.model_copy(
@@ -56,7 +56,7 @@ def generate(
     with Bar("generating") as bar:
         predictions = generate_texts(
             graft,
-            tokenizer,
+            tokenizers,
             [chosen.source(record) for record in records],
             max_new_tokens=chosen.max_new_tokens,
             num_beams=chosen.num_beams,

@@ -49,10 +49,10 @@ def serve(
 
         for folder in folders.values():
             read_manifest(folder)
-        graft, tokenizer, _ = load(model)
+        graft, tokenizers, _ = load(model)
         name = Path(model).resolve().name
         with Engine(
-            graft, tokenizer, task_encoders=folders, name=name, max_batch=max_batch, max_waiting=max_waiting
+            graft, tokenizers, task_encoders=folders, name=name, max_batch=max_batch, max_waiting=max_waiting
         ) as engine:
             app = create_app(engine, keys, allow_task_encoder_changes=allow_task_encoder_changes)
             names = ", ".join(served.name for served in engine.all_served())

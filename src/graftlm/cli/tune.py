@@ -15,11 +15,10 @@ from graftlm.cli.common import load, progress_console
 from graftlm.errors import ConfigError, GraftError, TaskError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from graftlm.data.collate import Example
     from graftlm.data.mixture import Mixture
     from graftlm.data.task import Task
+    from graftlm.data.tokenizers import Tokenizers
     from graftlm.model.modeling import GraftForConditionalGeneration
     from graftlm.training.checkpoint import RunFolder
 
@@ -40,6 +39,9 @@ WRITTEN = (
     "added_tokens.json",
     "vocab.*",
     "merges.txt",
+    "*.spm",
+    "*.model",
+    "source_tokenizer",
 )
 """Files that tuning writes into OUT; with anything else there, OUT is not replaced."""
 
@@ -86,11 +88,11 @@ def tune(
         seed=seed,
     )
     tasks = _tasks(task)
-    graft, tokenizer, _ = load(model)
+    graft, tokenizers, _ = load(model)
     if encoder_attention is not None:
         graft.set_encoder_attention(encoder_attention)
-    mixture = _mixture(graft, tokenizer, tasks, rates, temperature)
-    validation = _validation(graft, tokenizer, tasks, eval_limit)
+    mixture = _mixture(graft, tokenizers, tasks, rates, temperature)
+    validation = _validation(graft, tokenizers, tasks, eval_limit)
     title = "+".join(mixture.examples)
     if dry_run:
         show_plan(graft, mixture, settings, progress_console(), title)
@@ -103,7 +105,7 @@ def tune(
     )
     run |= {name: identity[name] for name in ("tasks", "data_sha256", "eval_limit")}
     run["model"] = {"path": model, "sha256": identity["model"]}
-    _save(graft, tokenizer, out, title, tasks, run, replace=checkpoint is not None)
+    _save(graft, tokenizers, out, title, tasks, run, replace=checkpoint is not None)
     _finish(out, run, folder)
 
 
@@ -117,7 +119,7 @@ def _finish(out: Path, run: dict[str, Any], folder: RunFolder) -> None:
 
 def _mixture(
     graft: GraftForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: Tokenizers,
     tasks: Sequence[Task],
     rates: str,
     temperature: float | None,
@@ -126,17 +128,17 @@ def _mixture(
 
     if temperature is not None and rates != "temperature":
         raise ConfigError("--temperature belongs to --rates temperature; leave it out or choose those rates.")
-    examples = {t.name: _examples(graft, tokenizer, t, "train") for t in tasks}
+    examples = {t.name: _examples(graft, tokenizers, t, "train") for t in tasks}
     return Mixture.of(examples, parse_rates(rates), 2.0 if temperature is None else temperature)
 
 
 def _validation(
-    graft: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], limit: int
+    graft: GraftForConditionalGeneration, tokenizers: Tokenizers, tasks: Sequence[Task], limit: int
 ) -> dict[str, list[Example]]:
     # A recipe's value comes past the option's own check.
     if limit < 1:
         raise ConfigError(f"eval_limit is {limit}; it must be at least 1.")
-    examples = {t.name: _examples(graft, tokenizer, t, "validation", limit) for t in tasks if t.validation}
+    examples = {t.name: _examples(graft, tokenizers, t, "validation", limit) for t in tasks if t.validation}
     unseen = [t.name for t in tasks if not t.validation]
     if examples and unseen:
         typer.echo(f"No validation data for {', '.join(unseen)}: the best weights are chosen by the others.", err=True)
@@ -199,7 +201,7 @@ def _tasks(sources: Sequence[str]) -> list[Task]:
 
 def _examples(
     graft: GraftForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: Tokenizers,
     task: Task,
     split: str,
     limit: int | None = None,
@@ -208,7 +210,7 @@ def _examples(
 
     records = task.records(split)[:limit]
     room = task.source_limit(graft.config.max_position_embeddings)
-    return [encode(record, task, tokenizer, room) for record in records]
+    return [encode(record, task, tokenizers, room) for record in records]
 
 
 def _identity(graft: GraftForConditionalGeneration, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -228,7 +230,7 @@ def _identity(graft: GraftForConditionalGeneration, tasks: Sequence[Task]) -> di
 
 def _save(
     graft: GraftForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: Tokenizers,
     out: Path,
     name: str,
     tasks: Sequence[Task],
@@ -242,7 +244,7 @@ def _save(
         settings = [task.settings() for task in tasks]
         save_task_encoder(graft, out, name=name, tasks=settings, run=run, replace=replace)
     else:
-        save_graft(graft, tokenizer, out, run=run, replace=replace)
+        save_graft(graft, tokenizers, out, run=run, replace=replace)
 
 
 def _summary(run: dict[str, Any]) -> str:

@@ -8,11 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from graftlm.data.records import Record
 from graftlm.data.task import Task
-from graftlm.errors import TaskError
+from graftlm.data.tokenizers import Tokenizers
 
 IGNORED_LABEL = -100
 """Label of padding, as PyTorch's cross-entropy expects it."""
@@ -21,13 +20,13 @@ Side = Literal["left", "right"]
 
 
 class Example(NamedTuple):
-    """Token ids of one record: the source with the tokenizer's BOS, the target with one EOS."""
+    """Token ids of one record, as Tokenizers gives them."""
 
     input_ids: list[int]
     labels: list[int]
 
 
-def encode(record: Record, task: Task, tokenizer: PreTrainedTokenizerBase, limit: int) -> Example:
+def encode(record: Record, task: Task, tokenizers: Tokenizers, limit: int) -> Example:
     """Source and target of a record as token ids; `limit` bounds the source (see Task.source_limit).
 
     Raises: TaskError for a source over the limit (unless the task truncates) and for a tokenizer without EOS.
@@ -35,59 +34,8 @@ def encode(record: Record, task: Task, tokenizer: PreTrainedTokenizerBase, limit
     With one id per letter, BOS 1 and EOS 2, source "ab" and target "c" become Example([1, 7, 8], [9, 2]).
     """
     name = f"The source of record {record.id}"
-    source = encode_source(task.source(record), tokenizer, limit, truncate=task.truncate, name=name)
-    return Example(source, encode_target(task.target(record), tokenizer))
-
-
-def encode_target(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a target without special tokens, and one EOS. Raises: TaskError for a tokenizer without EOS."""
-    eos = eos_of(tokenizer)
-    return [*without_eos(tokenizer(text, add_special_tokens=False)["input_ids"], eos), eos]
-
-
-def encode_source(
-    text: str,
-    tokenizer: PreTrainedTokenizerBase,
-    limit: int | None = None,
-    *,
-    truncate: bool = False,
-    name: str = "The source",
-) -> list[int]:
-    """Token ids of a source with the tokenizer's own special tokens, but no EOS, since the target continues it.
-
-    Raises: TaskError for an empty source, and for one over `limit` unless `truncate` keeps its beginning.
-    """
-    assert limit is None or limit > 0
-    ids = without_eos(tokenizer(text)["input_ids"], eos_of(tokenizer)) if text.strip() else []
-    if not ids:
-        raise TaskError(f"{name} is empty; give it some text.")
-    if limit is None or len(ids) <= limit:
-        return ids
-    if not truncate:
-        raise TaskError(
-            f"{name} has {len(ids)} tokens and the limit is {limit}; shorten it, or set `truncate: true` in the task "
-            "to cut such sources."
-        )
-    return ids[:limit]
-
-
-def eos_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Id of the token that ends a target. Raises: TaskError when the tokenizer has none."""
-    if tokenizer.eos_token_id is None:
-        raise TaskError("The tokenizer has no EOS token, so targets could not end; set eos_token in it.")
-    return int(tokenizer.eos_token_id)
-
-
-def without_eos(ids: Sequence[int], eos: int) -> list[int]:
-    """Ids up to a run of EOS at the end.
-
-    >>> without_eos([1, 7, 2, 2], 2)
-    [1, 7]
-    """
-    end = len(ids)
-    while end and ids[end - 1] == eos:
-        end -= 1
-    return list(ids[:end])
+    source = tokenizers.encode_source(task.source(record), limit, truncate=task.truncate, name=name)
+    return Example(source, tokenizers.encode_target(task.target(record)))
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: Side = "right") -> Tensor:
@@ -113,7 +61,8 @@ class Seq2SeqCollator:
     ([[1, 7, 8], [1, 7, 0]], [[1, 1, 1], [1, 1, 0]], [[9, 2], [2, -100]])
     """
 
-    pad_token_id: int
+    pad_token_id: int = 0
+    """Fills sources up; which id of their vocabulary it is does not matter, since the mask leaves it out."""
     padding_side: Side = "right"
     """Side of the sources' padding; labels are padded on the right, where their position does not move."""
 

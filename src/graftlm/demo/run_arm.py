@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase
 
 from graftlm.adaptation.adapt import adapt_to_folder
 from graftlm.adaptation.store import load_graft, save_graft
@@ -17,6 +16,7 @@ from graftlm.adaptation.task_encoder import load_task_encoder, save_task_encoder
 from graftlm.data.collate import Example, encode
 from graftlm.data.mixture import Mixture
 from graftlm.data.task import Task
+from graftlm.data.tokenizers import Tokenizers, tokenizers_of
 from graftlm.demo.arms import Arm
 from graftlm.evaluation.evaluator import evaluate
 from graftlm.evaluation.loss import other_sources
@@ -50,7 +50,6 @@ def run_arm(
     name: str,
     arm: Arm,
     task: Task,
-    tokenizer: PreTrainedTokenizerBase,
     out: Path,
     graft: Path,
     *,
@@ -64,18 +63,19 @@ def run_arm(
     Returns the record: arm, task, seed, run (None without training), bytes and parameters, and the evaluation.
     """
     model = load_graft(graft, dtype=torch.float32)
+    tokenizers = tokenizers_of(graft, model.config)
     run = None
     if arm.settings is not None:
-        run = _tune(arm, model, task, tokenizer, budget, seed, console, title=f"{task.name} {name}")
+        run = _tune(arm, model, task, tokenizers, budget, seed, console, title=f"{task.name} {name}")
         if arm.whole:
-            save_graft(model, tokenizer, out, run=run)
+            save_graft(model, tokenizers, out, run=run)
             model = load_graft(out, dtype=torch.float32)
         else:
             save_task_encoder(model, out, name=task.name, tasks=[task.settings()], run=run)
             model = load_graft(graft, dtype=torch.float32)
             load_task_encoder(model, out)
     record = evaluate(
-        model, tokenizer, task, "test", limit=budget.limit, model_name=SOURCE, encoder_name=name, progress=progress
+        model, tokenizers, task, "test", limit=budget.limit, model_name=SOURCE, encoder_name=name, progress=progress
     )
     return {
         "arm": name,
@@ -97,7 +97,7 @@ def _tune(
     arm: Arm,
     model: GraftForConditionalGeneration,
     task: Task,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: Tokenizers,
     budget: Budget,
     seed: int,
     console: Console,
@@ -109,10 +109,10 @@ def _tune(
     values = {"steps": budget.steps, "batch_size": budget.batch_size, "learning_rate": arm.learning_rate}
     settings = TuneSettings(**(values | {"eval_every": 50, "seed": seed} | dict(arm.settings)))
     limit = task.source_limit(model.config.max_position_embeddings)
-    train = [encode(record, task, tokenizer, limit) for record in task.records("train")]
+    train = [encode(record, task, tokenizers, limit) for record in task.records("train")]
     if arm.shuffled:
         train = shuffled_sources(train, seed)
-    validation = [encode(record, task, tokenizer, limit) for record in task.records("validation")[:VALIDATION]]
+    validation = [encode(record, task, tokenizers, limit) for record in task.records("validation")[:VALIDATION]]
     mixture = Mixture.of({task.name: train})
     return tune(model, mixture, settings, console, title, validation={task.name: validation})
 

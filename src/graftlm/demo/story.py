@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase
 
-from graftlm.adaptation.adapt import tokenizer_of
 from graftlm.adaptation.store import load_graft
 from graftlm.data.task import Task, load_task
+from graftlm.data.tokenizers import tokenizer_of
 from graftlm.demo.arms import ARMS, LIVE, TASKS
 from graftlm.demo.over_http import ask, served
 from graftlm.demo.results import Summary, committed, summarise
@@ -50,22 +49,21 @@ class Demo:
 
 def run_demo(demo: Demo) -> dict[str, Any]:
     """Everything; returns the record that the report is made of."""
-    tokenizer = tokenizer_of(locate(SOURCE))
     demo.say(f"1. Graft {SOURCE} (recipe lossless) and compare it with stock transformers")
     graft = make_graft("lossless", demo.folder / "graft")
     model = _load(graft)
     tasks = [load_task(name) for name in TASKS]
-    check = compare_with_stock(model, tokenizer, tasks[0].records("test"), demo.say)
+    check = compare_with_stock(model, tokenizer_of(locate(SOURCE)), tasks[0].records("test"), demo.say)
     size = sum(parameter.numel() for parameter in model.parameters())
     live: dict[str, dict[str, Any]] = {}
     for number, task in enumerate(tasks, start=2):
         demo.say(f"{number}. Teach it {task.name}: {demo.budget.steps} updates for every arm")
-        live[task.name] = {name: _arm(demo, name, task, tokenizer, graft) for name in demo.arms}
+        live[task.name] = {name: _arm(demo, name, task, graft) for name in demo.arms}
     known = committed()
     results = {task: _results(rows, {} if demo.quick else known[task]) for task, rows in live.items()}
     demo.say("4. Serve both tasks from one decoder, and ask for both at the same time")
     model = _load(graft)
-    answers = _serve(demo, model, tokenizer, tasks)
+    answers = _serve(demo, model, tasks)
     check |= same_as_donor(model, demo.say)
     first = live[TASKS[0]]
     parameters = {"model": size, "encoder": first["frozen"]["parameters"]}
@@ -82,11 +80,11 @@ def _load(graft: Path) -> GraftForConditionalGeneration:
     return load_graft(graft, dtype=torch.float32)
 
 
-def _arm(demo: Demo, name: str, task: Task, tokenizer: PreTrainedTokenizerBase, graft: Path) -> dict[str, Any]:
+def _arm(demo: Demo, name: str, task: Task, graft: Path) -> dict[str, Any]:
     arm = ARMS[name]
     recipe = graft if arm.recipe == "lossless" else make_graft(arm.recipe, demo.folder / f"graft-{arm.recipe}")
     out = demo.folder / f"{task.name}-{name}"
-    row = run_arm(name, arm, task, tokenizer, out, recipe, budget=demo.budget, seed=0, console=demo.console)
+    row = run_arm(name, arm, task, out, recipe, budget=demo.budget, seed=0, console=demo.console)
     values = ", ".join(f"{metric} {value['value']:.2f}" for metric, value in row["evaluation"]["metrics"].items())
     seconds = "" if row["run"] is None else f" ({row['run']['seconds']:.0f} s of tuning)"
     demo.say(f"   {arm.title}{seconds}: {values}")
@@ -100,14 +98,12 @@ def _results(rows: Mapping[str, dict[str, Any]], known: dict[str, Summary]) -> d
     return {name: both[name] for name in ARMS if name in both}
 
 
-def _serve(
-    demo: Demo, model: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, tasks: list[Task]
-) -> dict[str, Any]:
+def _serve(demo: Demo, model: GraftForConditionalGeneration, tasks: list[Task]) -> dict[str, Any]:
     """One mixed batch over HTTP, and each of its targets once more alone."""
     sources = [[record.source for record in task.records("test")[:ASKED]] for task in tasks]
     folders = {task.name: demo.folder / f"{task.name}-frozen-adapter" for task in tasks}
     requests = [(task.name, row[i]) for i in range(ASKED) for task, row in zip(tasks, sources, strict=True)]
-    with Engine(model, tokenizer, task_encoders=folders, name="graft") as engine:
+    with Engine(model, task_encoders=folders, name="graft") as engine:
         with served(engine) as address:
             texts = ask(address, requests)
         alone = [engine.generate([Request(prompt=prompt, model=name)])[0].text for name, prompt in requests]

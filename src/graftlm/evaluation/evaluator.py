@@ -7,9 +7,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from graftlm.data.collate import Example, encode, encode_target
+from graftlm.data.collate import Example, encode
 from graftlm.data.records import Record
 from graftlm.data.task import Task
+from graftlm.data.tokenizers import Tokenizers
 from graftlm.errors import ConfigError
 from graftlm.evaluation.choices import choices_of, likeliest
 from graftlm.evaluation.loss import loss_and_source_gain
@@ -27,7 +28,7 @@ Progress = Callable[[int, int], None]
 
 def evaluate(
     model: GraftForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | Tokenizers,
     task: Task,
     split: str = "test",
     *,
@@ -49,7 +50,8 @@ def evaluate(
     """
     records = task.records(split)[:limit]
     source_limit = task.source_limit(model.config.max_position_embeddings)
-    examples = [encode(record, task, tokenizer, source_limit) for record in records]
+    tokenizers = Tokenizers.of(tokenizer, model.config)
+    examples = [encode(record, task, tokenizers, source_limit) for record in records]
     choices = choices_of(task, records)
     written = [name for name in task.metrics if not (choices and name == "accuracy")]
     if num_beams is not None:
@@ -63,11 +65,11 @@ def evaluate(
     outputs: dict[str, list[str]] = {}
     references = [task.references(record) for record in records]
     if choices:
-        outputs["choice"] = _choose(model, tokenizer, task, examples, choices, batch_size, parts[1])
+        outputs["choice"] = _choose(model, tokenizers, task, examples, choices, batch_size, parts[1])
         accepted = [(task.target(record), *row) for record, row in zip(records, references, strict=True)]
         metrics["accuracy"] = REGISTRY["accuracy"](outputs["choice"], accepted)
     if written:
-        outputs["prediction"] = _write(model, tokenizer, task, records, batch_size, source_limit, parts[2])
+        outputs["prediction"] = _write(model, tokenizers, task, records, batch_size, source_limit, parts[2])
         metrics |= {name: REGISTRY[name](outputs["prediction"], references) for name in written}
     shown = [{name: texts[i] for name, texts in outputs.items()} for i in range(len(records))]
     return {
@@ -87,7 +89,7 @@ def evaluate(
 
 def _choose(
     model: GraftForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: Tokenizers,
     task: Task,
     examples: list[Example],
     choices: list[tuple[str, ...]],
@@ -95,14 +97,14 @@ def _choose(
     progress: Progress | None,
 ) -> list[str]:
     sources = [example.input_ids for example in examples]
-    ids = [[encode_target(text, tokenizer) for text in row] for row in choices]
+    ids = [[tokenizers.encode_target(text) for text in row] for row in choices]
     best = likeliest(model, sources, ids, task.scoring, batch_size=batch_size, progress=progress)
     return [row[i] for row, i in zip(choices, best, strict=True)]
 
 
 def _write(
     model: GraftForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: Tokenizers,
     task: Task,
     records: list[Record],
     batch_size: int,
@@ -111,7 +113,7 @@ def _write(
 ) -> list[str]:
     return generate_texts(
         model,
-        tokenizer,
+        tokenizers,
         [task.source(record) for record in records],
         max_new_tokens=task.max_new_tokens,
         num_beams=task.num_beams,

@@ -7,7 +7,7 @@ from graftlm.errors import CheckpointError
 EMBEDDED = {"embedded-lm": "embedded_lm"}
 """Names of shipped models -> folders in the package's assets."""
 
-FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+FILES = ("*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "*.jinja")
 
 
 def locate(source: str | Path) -> Path:

@@ -20,7 +20,7 @@ def target_nats(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
     """Cross-entropy of each example's target, in nats summed over its tokens."""
-    collate = Seq2SeqCollator(model.config.pad_token_id or 0)
+    collate = Seq2SeqCollator()
     order = sorted(range(len(examples)), key=lambda i: (len(examples[i].input_ids), len(examples[i].labels)))[::-1]
     sums = [0.0] * len(examples)
     with inference(model):

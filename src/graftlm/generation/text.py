@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 
-from graftlm.data.collate import encode_source, eos_of, pad
+from graftlm.data.collate import pad
+from graftlm.data.tokenizers import Tokenizers
 from graftlm.errors import ConfigError
 from graftlm.generation.inference import inference
 from graftlm.generation.sampling import row_seed, sampler
@@ -18,7 +19,7 @@ Progress = Callable[[int, int], None]
 
 def generate_texts(
     model: GraftForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | Tokenizers,
     sources: Sequence[str],
     *,
     max_new_tokens: int,
@@ -39,11 +40,12 @@ def generate_texts(
     """
     if do_sample and num_beams > 1:
         raise ConfigError("Sampling and beams do not go together; leave out do_sample or num_beams.")
+    tokenizers = Tokenizers.of(tokenizer, model.config)
     rows = [
-        encode_source(text, tokenizer, source_limit, truncate=truncate, name=f"Source {number}")
+        tokenizers.encode_source(text, source_limit, truncate=truncate, name=f"Source {number}")
         for number, text in enumerate(sources, start=1)
     ]
-    config = _settings(model, tokenizer, max_new_tokens, num_beams)
+    config = _settings(model, tokenizers, max_new_tokens, num_beams)
     # Like lengths side by side need little padding; the longest first, so that memory runs out at once or not at all.
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
     targets = [""] * len(rows)
@@ -51,7 +53,7 @@ def generate_texts(
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             noise = sampler([row_seed(seed, i) for i in chosen], temperature, top_p) if do_sample else None
-            texts = _generate(model, tokenizer, [rows[i] for i in chosen], config, noise)
+            texts = _generate(model, tokenizers, [rows[i] for i in chosen], config, noise)
             for i, text in zip(chosen, texts, strict=True):
                 targets[i] = text
             if progress is not None:
@@ -59,47 +61,51 @@ def generate_texts(
     return targets
 
 
-def stop_ids(model: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def stop_ids(model: GraftForConditionalGeneration, tokenizers: Tokenizers) -> list[int]:
     """Tokens that end a target: the tokenizer's EOS, and what the model's config names beside it."""
     stops = model.config.eos_token_id
-    return sorted({eos_of(tokenizer), *(stops if isinstance(stops, list) else [] if stops is None else [stops])})
+    return sorted({tokenizers.eos_id, *(stops if isinstance(stops, list) else [] if stops is None else [stops])})
 
 
-def plain_text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    """Target ids as text, without special tokens."""
-    # Texts are compared and shown as the model wrote them: tokenizers' tidying of spaces would change them.
-    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def start_id(model: GraftForConditionalGeneration) -> int | None:
+    """The decoder's first input where that is not the source's last token."""
+    start: int | None = model.generation_config.decoder_start_token_id
+    return model.config.decoder_start_token_id if start is None else start
 
 
 def _generate(
     model: GraftForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: Tokenizers,
     rows: list[list[int]],
     config: GenerationConfig,
     noise: LogitsProcessorList | None,
 ) -> list[str]:
     output = model.generate(
-        input_ids=pad(rows, config.pad_token_id, "left").to(model.device),
+        input_ids=pad(rows, tokenizers.source_pad_id, "left").to(model.device),
         attention_mask=pad([[1] * len(row) for row in rows], 0, "left").to(model.device),
         generation_config=config,
         logits_processor=noise,
     )
-    return [plain_text(tokenizer, row) for row in output.tolist()]
+    # The first input is no part of the target; where it is the source's last token, `generate` leaves it out.
+    targets = output if model.starts_with_source else output[:, 1:]
+    return [tokenizers.decode(row) for row in targets.tolist()]
 
 
 def _settings(
-    model: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, num_beams: int
+    model: GraftForConditionalGeneration, tokenizers: Tokenizers, max_new_tokens: int, num_beams: int
 ) -> GenerationConfig:
-    eos = eos_of(tokenizer)
-    # Finished rows are filled with padding, which must vanish in the text: EOS does where there is no padding token.
-    padding = eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    """What the model's own settings are taken with; those that are not given here come from them."""
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         num_beams=num_beams,
         do_sample=False,
-        eos_token_id=stop_ids(model, tokenizer),
-        pad_token_id=padding,
-        # Penalties that a donor's own settings may bring would make scores incomparable.
+        decoder_start_token_id=start_id(model),
+        eos_token_id=stop_ids(model, tokenizers),
+        pad_token_id=tokenizers.target_pad_id,
+        # Penalties and lengths that a donor's own settings may bring would make scores incomparable.
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
+        encoder_no_repeat_ngram_size=0,
+        min_length=0,
+        min_new_tokens=0,
     )

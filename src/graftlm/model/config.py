@@ -190,8 +190,12 @@ class GraftConfig(_StackedConfig):
     """The encoder reads the decoder's embedding table instead of one of its own."""
     share_layers: bool = False
     """The encoder's layers use the decoder's weights, held and stored once, instead of some of their own."""
+    source_tokenizer: bool = False
+    """The source has a tokenizer of its own, in the folder `source_tokenizer` inside the graft's."""
     source_eos: bool = False
     """Sources keep the EOS or SEP that their tokenizer ends them with; False where the target continues the source."""
+    target_special_tokens: bool = False
+    """Targets carry whatever their tokenizer puts around a target, as BART's and mBART's do; False: one EOS only."""
     tie_word_embeddings: bool = True
     is_encoder_decoder: bool = True
     pad_token_id: int | None = None
@@ -257,3 +261,7 @@ class GraftConfig(_StackedConfig):
             raise ConfigError("memory_window by_position counts from the source: set positions to continued.")
         if self.decoder_start == "last_source_token" and self.positions != "continued":
             raise ConfigError("decoder_start last_source_token keeps its source position: set positions to continued.")
+        if self.decoder_start == "last_source_token" and self.source_eos:
+            raise ConfigError("decoder_start last_source_token continues the source: set source_eos to false.")
+        if self.source_tokenizer and self.share_embeddings:
+            raise ConfigError("share_embeddings needs one tokenizer on both sides, not two; set it to false.")

@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from graftlm.errors import ServingError
+from graftlm.data.tokenizers import Tokenizers, tokenizers_of
+from graftlm.errors import GraftError, ServingError
+from graftlm.families.locate import locate
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.serving.encoder_bank import EncoderBank, Served
 from graftlm.serving.intake import Intake
@@ -35,22 +37,22 @@ class Engine:
     def __init__(
         self,
         model: GraftForConditionalGeneration,
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        tokenizer: PreTrainedTokenizerBase | Tokenizers | None = None,
         *,
         task_encoders: Mapping[str, str | Path] | None = None,
         name: str | None = None,
         max_batch: int = 32,
         max_waiting: int | None = None,
     ) -> None:
-        tokenizer = _tokenizer_of(model) if tokenizer is None else tokenizer
+        tokenizers = _tokenizers_of(model) if tokenizer is None else Tokenizers.of(tokenizer, model.config)
         self._bank = EncoderBank(
             model, name or (Path(model.name_or_path).resolve().name if model.name_or_path else "graft")
         )
         for encoder, folder in (task_encoders or {}).items():
             self.add_task_encoder(folder, encoder)
-        self._intake = Intake(tokenizer, model.config.max_position_embeddings)
+        self._intake = Intake(model, tokenizers)
         self._scheduler = Scheduler(max_batch, max_waiting)
-        self._runner = Runner(model, tokenizer)
+        self._runner = Runner(model, tokenizers)
         self._thread = threading.Thread(target=self._work, name="graftlm-engine", daemon=True)
         self._thread.start()
 
@@ -149,13 +151,10 @@ def _fail(batch: list[Sequence], error: Exception) -> None:
         sequence.fail(error)
 
 
-def _tokenizer_of(model: GraftForConditionalGeneration) -> PreTrainedTokenizerBase:
-    folder = model.name_or_path
-    if not folder:
+def _tokenizers_of(model: GraftForConditionalGeneration) -> Tokenizers:
+    if not model.name_or_path:
         raise ServingError("The model was not loaded from a folder; give the engine its tokenizer.")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        # Tokenizer loading fails with many types; to the user they all mean the same.
-        raise ServingError(f"No tokenizer can be loaded from {folder}; give the engine its tokenizer.") from error
-    return tokenizer
+        return tokenizers_of(locate(model.name_or_path), model.config)
+    except GraftError as error:
+        raise ServingError(f"{error} Give the engine its tokenizer.") from error

@@ -5,13 +5,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from transformers import PreTrainedTokenizerBase
+from transformers import LogitsProcessorList
 
 from graftlm.data import template
-from graftlm.data.collate import encode_source
+from graftlm.data.tokenizers import Tokenizers
 from graftlm.errors import RequestError, TaskError
+from graftlm.generation.constraints import constraints
 from graftlm.generation.sampling import row_seed, sampler
-from graftlm.generation.text import plain_text
+from graftlm.generation.text import stop_ids
+from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.serving.encoder_bank import Served
 from graftlm.serving.request import Request
 from graftlm.serving.sequence import Sequence
@@ -19,29 +21,36 @@ from graftlm.serving.text_stream import TextStream
 
 
 class Intake:
-    """Tokenises and checks requests for a model of `positions` positions."""
+    """Tokenises and checks requests for a model."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, positions: int) -> None:
-        self._tokenizer = tokenizer
-        self._positions = positions
+    def __init__(self, model: GraftForConditionalGeneration, tokenizers: Tokenizers) -> None:
+        self._model = model
+        self._tokenizers = tokenizers
+        self._positions: int = model.config.max_position_embeddings
         # A tokenizer drops its stored truncation on first use, which it cannot do while another thread uses it.
-        tokenizer("")
+        tokenizers.source("")
 
     def sequence(self, request: Request, served: Served, on_text: Callable[[str], None] | None = None) -> Sequence:
         """A sequence to decode. Raises: RequestError for a prompt that is empty or leaves no room for its target."""
         max_tokens = served.task.max_new_tokens if request.max_tokens is None else request.max_tokens
-        noise = None
-        if request.temperature > 0:
-            seed = secrets.randbits(64) if request.seed is None else request.seed % 2**64
-            noise = sampler([row_seed(seed, request.index)], request.temperature, request.top_p)
         return Sequence(
             encoder=served.encoder,
             source_ids=self._source(request.prompt, served, max_tokens),
             max_tokens=max_tokens,
-            stream=TextStream(lambda ids: plain_text(self._tokenizer, ids), request.stop),
-            noise=noise,
+            stream=TextStream(self._tokenizers.decode, request.stop),
+            processors=self._processors(request, max_tokens),
             on_text=on_text,
         )
+
+    def _processors(self, request: Request, max_tokens: int) -> LogitsProcessorList:
+        """What the model's own settings force and forbid, then the noise of a sampled target."""
+        model = self._model
+        ends = stop_ids(model, self._tokenizers)
+        processors = constraints(model.generation_config, ends, max_tokens, str(model.device))
+        if request.temperature > 0:
+            seed = secrets.randbits(64) if request.seed is None else request.seed % 2**64
+            processors += sampler([row_seed(seed, request.index)], request.temperature, request.top_p)
+        return processors
 
     def _source(self, prompt: str, served: Served, max_tokens: int) -> list[int]:
         if max_tokens >= self._positions:
@@ -53,11 +62,11 @@ class Intake:
         limit = served.task.model_copy(update={"max_new_tokens": max_tokens}).source_limit(self._positions)
         text = template.render(served.task.source_template, {"source": prompt})
         try:
-            ids = encode_source(text, self._tokenizer, name="The prompt")
+            ids = self._tokenizers.encode_source(text, name="The prompt")
         except TaskError as error:
             raise RequestError(str(error), param="prompt") from error
         if len(ids) <= limit or served.task.truncate:
-            return ids[:limit]
+            return self._tokenizers.cut_source(ids, limit)
         raise RequestError(
             f"The prompt has {len(ids)} tokens and the limit is {limit} beside {max_tokens} of target; shorten it"
             + (" or lower max_tokens." if limit != served.task.max_source_tokens else "."),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from graftlm.data.collate import pad
+from graftlm.data.tokenizers import Tokenizers
 from graftlm.generation.inference import inference
-from graftlm.generation.text import stop_ids
+from graftlm.generation.text import start_id, stop_ids
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.task_encoder import EncoderOutput, encode_rows
 from graftlm.serving.sequence import Sequence
@@ -17,17 +17,17 @@ from graftlm.serving.sequence import Sequence
 class Runner:
     """Encodes each source once by its own task encoder, then decodes all of them token by token."""
 
-    def __init__(self, model: GraftForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, model: GraftForConditionalGeneration, tokenizers: Tokenizers) -> None:
         self._model = model
-        self._ends = frozenset(stop_ids(model, tokenizer))
+        self._ends = frozenset(stop_ids(model, tokenizers))
+        self._padding = tokenizers.source_pad_id
 
     def run(self, batch: list[Sequence]) -> None:
         """Decode until every sequence is done; what one row gets does not depend on the others."""
         with inference(self._model):
             ids, mask = self._sources(batch)
             encoded = self._encode(batch, ids, mask)
-            # The shift to the right puts the decoder's first input in front.
-            tokens = self._model.shift_right(ids[:, :1], encoded)
+            tokens = written = self._first(encoded)
             cache = None
             while not all(sequence.done for sequence in batch):
                 output = self._model(
@@ -38,15 +38,23 @@ class Runner:
                     use_cache=True,
                 )
                 cache = output.past_key_values
-                tokens = _choose(batch, output.logits[:, -1].float())
+                tokens = _choose(batch, written, output.logits[:, -1].float())
+                written = torch.cat((written, tokens), dim=1)
                 for sequence, token in zip(batch, tokens.flatten().tolist(), strict=True):
                     self._hand_out(sequence, token)
 
     def _sources(self, batch: list[Sequence]) -> tuple[Tensor, Tensor]:
         rows = [sequence.source_ids for sequence in batch]
-        ids = pad(rows, self._model.config.pad_token_id or 0, "left")
+        ids = pad(rows, self._padding, "left")
         mask = pad([[1] * len(row) for row in rows], 0, "left")
         return ids.to(self._model.device), mask.to(self._model.device)
+
+    def _first(self, encoded: EncoderOutput) -> Tensor:
+        """First decoder input of each row; (B, 1)."""
+        assert encoded.last_token is not None
+        if self._model.starts_with_source:
+            return encoded.last_token
+        return torch.full_like(encoded.last_token, start_id(self._model))  # type: ignore[arg-type]
 
     def _encode(self, batch: list[Sequence], ids: Tensor, mask: Tensor) -> EncoderOutput:
         encoders = list(dict.fromkeys(sequence.encoder for sequence in batch))
@@ -64,10 +72,13 @@ class Runner:
             sequence.fail(error)
 
 
-def _choose(batch: list[Sequence], scores: Tensor) -> Tensor:
-    """Next token of each row: the likeliest one, or a sample. Shapes: scores (B, V) -> (B, 1)."""
+def _choose(batch: list[Sequence], written: Tensor, scores: Tensor) -> Tensor:
+    """Next token of each row: the one of the largest score once the row's processors have changed them.
+
+    Shapes: written (B, t), from the first decoder input on; scores (B, V) -> (B, 1).
+    """
     for row, sequence in enumerate(batch):
-        if sequence.noise is not None and not sequence.done:
-            ids = torch.empty(1, 0, dtype=torch.long, device=scores.device)
-            scores[row] = sequence.noise(ids, scores[row : row + 1])[0]  # type: ignore[arg-type]
+        if sequence.processors and not sequence.done:
+            one = slice(row, row + 1)
+            scores[one] = sequence.processors(written[one], scores[one])  # type: ignore[arg-type]
     return scores.argmax(-1, keepdim=True)

@@ -24,8 +24,8 @@ class Sequence:
     source_ids: list[int]
     max_tokens: int
     stream: TextStream
-    noise: LogitsProcessorList | None = None
-    """Makes the largest score a sample; None is greedy."""
+    processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)
+    """What changes its scores before the largest is taken; empty is greedy and free."""
     on_text: Callable[[str], None] | None = None
     """Called with every piece of text as soon as it is settled, in the engine's thread."""
     future: Future[Completion] = field(default_factory=Future)

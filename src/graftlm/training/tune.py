@@ -133,7 +133,7 @@ def _train(
         model=model,
         args=arguments,
         train_dataset=Examples(order),
-        data_collator=Seq2SeqCollator(model.config.pad_token_id or 0),
+        data_collator=Seq2SeqCollator(),
         callbacks=callbacks,
     )
     trainer.remove_callback(ProgressCallback)

@@ -1,5 +1,6 @@
 """Grafts in memory and in folders: the same tensors, all accounted for, whole or not at all."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -17,11 +18,13 @@ from transformers import AutoTokenizer
 from graftlm.adaptation.adapt import REPORT, adapt, adapt_to_folder
 from graftlm.adaptation.plan import Plan
 from graftlm.adaptation.recipe import RECIPES, recipe_named
+from graftlm.adaptation.store import load_graft, save_graft
+from graftlm.data.tokenizers import tokenizers_of
 from graftlm.errors import ConfigError, GraftError
 from graftlm.families.donor import load_causal_lm
 from graftlm.families.tensors import INDEX, SINGLE, TensorFolder
 from graftlm.model.modeling import GraftForConditionalGeneration
-from tiny import FAMILIES
+from tiny import FAMILIES, VOCABULARY, tokenizer, word_tokenizer
 
 SMALL = {"hidden_size": 48, "num_hidden_layers": 3}
 
@@ -115,6 +118,8 @@ def test_the_donors_way_to_generate_comes_along(tiny_lm: Any, tmp_path: Path) ->
     donor = tmp_path / "donor"
     shutil.copytree(tiny_lm("llama")[1], donor)
     settings = {"do_sample": True, "temperature": 0.3, "eos_token_id": [2, 5]}
+    settings |= {"forced_bos_token_id": 4, "forced_eos_token_id": 2, "bad_words_ids": [[0]]}
+    settings |= {"suppress_tokens": [6, 7], "begin_suppress_tokens": [8]}
     (donor / "generation_config.json").write_text(json.dumps(settings))
     adapt_to_folder(donor, tmp_path / "graft")
     for model in (adapt(donor), GraftForConditionalGeneration.from_pretrained(tmp_path / "graft")):
@@ -238,6 +243,52 @@ def test_a_pair_of_two_families(tiny_lm: Any) -> None:
     model = adapt(tiny_lm("llama")[1], encoder_from=tiny_lm("gemma2", seed=1, **SMALL)[1], recipe="t5gemma")
     assert (model.config.encoder.hidden_size, model.config.decoder.hidden_size) == (48, 32)
     assert model(input_ids=torch.tensor([[5, 6]]), labels=torch.tensor([[7]])).loss.isfinite()
+
+
+@pytest.fixture
+def word_lm(tiny_lm: Any, tmp_path: Path) -> Path:
+    """A language model of words that no other one here knows, and of another size."""
+    folder = tmp_path / "words"
+    shutil.copytree(tiny_lm("gemma2", seed=1, vocab_size=2 * VOCABULARY, **SMALL)[1], folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_pair_of_two_vocabularies(tiny_lm: Any, word_lm: Path, tmp_path: Path) -> None:
+    """The encoder's tokenizer has no EOS, which sources do not need."""
+    adapt_to_folder(tiny_lm("llama")[1], tmp_path / "graft", encoder_from=word_lm, recipe="t5gemma")
+    model = load_graft(tmp_path / "graft")
+    assert model.config.source_tokenizer
+    assert adapt(tiny_lm("llama")[1], encoder_from=word_lm, recipe="t5gemma").config.source_tokenizer
+    save_graft(model, tokenizers_of(tmp_path / "graft", model.config), tmp_path / "again", run={})
+    for folder in (tmp_path / "graft", tmp_path / "again"):
+        found = tokenizers_of(folder, load_graft(folder).config)
+        assert found.encode_source("the fox") == word_tokenizer()("the fox")["input_ids"][:-1]
+        assert found.encode_target("the fox") == [*tokenizer()("the fox", add_special_tokens=False)["input_ids"], 2]
+        assert AutoTokenizer.from_pretrained(folder).get_vocab() == tokenizer().get_vocab()
+    with pytest.raises(ConfigError, match="give both"):
+        save_graft(model, tokenizer(), tmp_path / "half", run={})
+    assert not (tmp_path / "half").exists()
+
+
+def test_equal_tokenizers_are_stored_once(tiny_lm: Any, tmp_path: Path) -> None:
+    other = tiny_lm("gemma2", seed=1, **SMALL)[1]
+    adapt_to_folder(tiny_lm("llama")[1], tmp_path / "graft", encoder_from=other, recipe="t5gemma")
+    assert not load_graft(tmp_path / "graft").config.source_tokenizer
+    assert not (tmp_path / "graft" / "source_tokenizer").exists()
+
+
+def test_recipes_that_share_embeddings_need_one_vocabulary(
+    tiny_lm: Any, word_lm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = dataclasses.replace(RECIPES["t5gemma"], share_embeddings=True)
+    monkeypatch.setitem(RECIPES, "shared", shared)
+    same = tiny_lm("llama", seed=1)[1]
+    assert adapt(tiny_lm("llama")[1], encoder_from=same, recipe="shared").config.share_embeddings
+    alike = shutil.copytree(same, word_lm.with_name("alike"))
+    word_tokenizer().save_pretrained(alike)
+    with pytest.raises(ConfigError, match="share_embeddings needs one tokenizer on both sides"):
+        adapt(tiny_lm("llama")[1], encoder_from=alike, recipe="shared")
 
 
 def test_recipes() -> None:

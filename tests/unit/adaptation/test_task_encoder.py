@@ -19,7 +19,7 @@ from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.task_encoder import TaskEncoder
 from graftlm.training.prepare import prepare
 from graftlm.training.settings import TuneSettings
-from tiny import GRAFTS, LOSSLESS, batch, gap, graft
+from tiny import GRAFTS, LOSSLESS, batch, gap, graft, stack
 
 
 def logits(model: GraftForConditionalGeneration, side: str = "both") -> torch.Tensor:
@@ -363,3 +363,25 @@ def test_the_card_names_a_model_of_the_hub_or_leaves_a_blank(tmp_path: Path) -> 
         out = tmp_path / str(number)
         save_task_encoder(graft(**SHARED), out, name="parse", tasks=[{"name": "mtop"}], run=run)
         assert f'load_graft("{words}")' in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"source_tokenizer": True},
+        {"source_eos": True},
+        {"target_special_tokens": True},
+        {"encoder": stack(vocab_size=41)},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_graft_of_the_same_decoder_with_other_token_ids_is_refused(tmp_path: Path, other: dict) -> None:
+    settings = GRAFTS["separate-bos"]
+    tuned = graft(**settings)
+    write(tuned, tmp_path / "e")
+    model = graft(**settings | other)
+    model.decoder.load_state_dict(tuned.decoder.state_dict())
+    with pytest.raises(CheckpointError, match="makes token ids of texts in another way"):
+        load_task_encoder(model, tmp_path / "e")
+    with pytest.raises(CheckpointError, match="makes token ids of texts in another way"):
+        model.add_task_encoder(tmp_path / "e")

@@ -5,93 +5,62 @@ from types import ModuleType
 
 import pytest
 import torch
-from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
 import graftlm.data.collate
+import graftlm.data.tokenizers
 import tiny
 from graftlm.data import template
-from graftlm.data.collate import Example, Seq2SeqCollator, encode, encode_source
+from graftlm.data.collate import Example, Seq2SeqCollator, encode
 from graftlm.data.records import Record
 from graftlm.data.task import Task
+from graftlm.data.tokenizers import Tokenizers
 from graftlm.errors import TaskError
 
 RECORD = Record("r1", "the quick fox", "lazy dog")
 
 
-def tokenizer_that_appends_eos(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The same tokenizer, which ends every text with EOS as well."""
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", tiny.BOS), ("</s>", tiny.EOS)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+@pytest.fixture
+def tokenizers(tiny_tokenizer: PreTrainedTokenizerFast) -> Tokenizers:
+    return Tokenizers(tiny_tokenizer, tiny_tokenizer)
 
 
-@pytest.mark.parametrize(("module", "examples"), [(graftlm.data.collate, 4), (template, 2)])
+@pytest.mark.parametrize(
+    ("module", "examples"), [(graftlm.data.collate, 3), (graftlm.data.tokenizers, 1), (template, 2)]
+)
 def test_docstring_examples(module: ModuleType, examples: int) -> None:
     assert doctest.testmod(module) == (0, examples)
 
 
-def test_source_begins_with_bos_and_target_ends_with_eos(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    example = encode(RECORD, Task.plain(), tiny_tokenizer, 99)
+def test_source_begins_with_bos_and_target_ends_with_eos(tokenizers: Tokenizers) -> None:
+    example = encode(RECORD, Task.plain(), tokenizers, 99)
     assert example.input_ids[0] == tiny.BOS
     assert example.labels[-1] == tiny.EOS
     assert not {tiny.BOS, tiny.EOS} & set(example.input_ids[1:] + example.labels[:-1])
-    assert tiny_tokenizer.decode(example.input_ids[1:]) == RECORD.source
-    assert tiny_tokenizer.decode(example.labels[:-1]) == RECORD.target
+    assert tokenizers.target.decode(example.input_ids[1:]) == RECORD.source
+    assert tokenizers.target.decode(example.labels[:-1]) == RECORD.target
 
 
-def test_eos_of_the_tokenizer_is_taken_off_sources(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    appending = tokenizer_that_appends_eos(tiny_tokenizer)
-    assert appending(RECORD.source)["input_ids"][-1] == tiny.EOS
-    assert encode(RECORD, Task.plain(), appending, 99) == encode(RECORD, Task.plain(), tiny_tokenizer, 99)
-
-
-def test_target_that_spells_eos_gets_no_second_one(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    spelled = encode(Record("r", "a", "dog</s>"), Task.plain(), tiny_tokenizer, 99)
-    assert spelled.labels.count(tiny.EOS) == 1
-
-
-def test_templates_are_applied(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_templates_are_applied(tokenizers: Tokenizers) -> None:
     task = Task(name="t", source_template="Q {source}", target_template="A {target}")
-    example = encode(RECORD, task, tiny_tokenizer, 99)
-    assert tiny_tokenizer.decode(example.input_ids[1:]) == "Q the quick fox"
-    assert tiny_tokenizer.decode(example.labels[:-1]) == "A lazy dog"
+    example = encode(RECORD, task, tokenizers, 99)
+    assert tokenizers.target.decode(example.input_ids[1:]) == "Q the quick fox"
+    assert tokenizers.target.decode(example.labels[:-1]) == "A lazy dog"
 
 
-def test_long_sources_are_refused_or_cut_to_their_beginning(
-    tiny_tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    whole = encode(RECORD, Task.plain(), tiny_tokenizer, 99).input_ids
+def test_long_sources_are_refused_or_cut_to_their_beginning(tokenizers: Tokenizers) -> None:
+    whole = encode(RECORD, Task.plain(), tokenizers, 99).input_ids
     assert len(whole) > 3
     task = Task(name="t")
     with pytest.raises(TaskError, match=rf"record r1 has {len(whole)} tokens and the limit is 3; .*`truncate: true`"):
-        encode(RECORD, task, tiny_tokenizer, 3)
-    cut = encode(RECORD, task.model_copy(update={"truncate": True}), tiny_tokenizer, 3)
+        encode(RECORD, task, tokenizers, 3)
+    cut = encode(RECORD, task.model_copy(update={"truncate": True}), tokenizers, 3)
     assert cut.input_ids == whole[:3]
 
 
-def test_source_of_exactly_the_limit_is_kept(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    whole = encode_source("the fox", tiny_tokenizer)
-    assert encode_source("the fox", tiny_tokenizer, len(whole)) == whole
-
-
-@pytest.mark.parametrize("text", ["", " \n"])
-def test_empty_source(tiny_tokenizer: PreTrainedTokenizerFast, text: str) -> None:
-    with pytest.raises(TaskError, match="The source is empty"):
-        encode_source(text, tiny_tokenizer)
-
-
-def test_record_without_target_cannot_be_trained_on(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_record_without_target_cannot_be_trained_on(tokenizers: Tokenizers) -> None:
     with pytest.raises(TaskError, match=r"\{target\}, which record r does not have"):
-        encode(Record("r", "a"), Task.plain(), tiny_tokenizer, 99)
-
-
-def test_tokenizer_without_eos(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    endless = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer.backend_tokenizer)
-    with pytest.raises(TaskError, match="no EOS token"):
-        encode(RECORD, Task.plain(), endless, 99)
+        encode(Record("r", "a"), Task.plain(), tokenizers, 99)
 
 
 @pytest.mark.parametrize(

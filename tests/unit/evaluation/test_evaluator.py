@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 import graftlm
 from graftlm.data.collate import Example, encode
 from graftlm.data.task import METRICS, Task, load_task
+from graftlm.data.tokenizers import Tokenizers
 from graftlm.errors import ConfigError, TaskError
 from graftlm.evaluation.compare import ALL_SCORES
 from graftlm.evaluation.evaluator import SAMPLES, evaluate
@@ -68,7 +69,8 @@ def test_record(tiny_model: GraftForConditionalGeneration, tiny_tokenizer: PreTr
     sources = ["say " + row["source"] for row in ROWS]
     references = [["< " + text for text in row["references"]] for row in ROWS]
     predictions = generate_texts(tiny_model, tiny_tokenizer, sources, max_new_tokens=6, num_beams=2)
-    examples = [encode(row, task, tiny_tokenizer, 99) for row in task.records("test")]
+    tokenizers = Tokenizers(tiny_tokenizer, tiny_tokenizer)
+    examples = [encode(row, task, tokenizers, 99) for row in task.records("test")]
     scored = loss_and_source_gain(tiny_model, examples)
     expected = scored | {name: metric(predictions, references) for name, metric in REGISTRY.items()}
     assert set(record["metrics"]) == {"loss", "source_gain", *METRICS}

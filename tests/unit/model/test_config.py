@@ -39,6 +39,8 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"encoder": stack(num_layers=2)}, "aligned reads raw states"),
     ({"positions": "restarted", "decoder_start": "bos"}, "memory_window by_position"),
     ({"positions": "restarted", "memory_window": "none"}, "decoder_start last_source_token"),
+    ({"source_eos": True}, "decoder_start last_source_token continues the source: set source_eos to false"),
+    ({"source_tokenizer": True}, "share_embeddings needs one tokenizer"),
 ]
 STACKS: list[tuple[dict[str, Any], str]] = [
     ({"norm_placement": "middle"}, "norm_placement is 'middle'"),

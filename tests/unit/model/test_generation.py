@@ -190,3 +190,13 @@ def test_stop_strings_end_a_target() -> None:
     )
     assert word in tokenizer.decode(cut[0])
     assert cut.shape[1] <= 3
+
+
+def test_without_a_mask_everything_counts() -> None:
+    """The decoder's padding id may be a word of the source's vocabulary."""
+    model = graft(**GRAFTS["separate-bos"])
+    ids = torch.tensor([[5, PAD, 6], [PAD, 7, 8]])
+    settings: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": PAD, "eos_token_id": EOS}
+    found = model.generate(ids, **settings)
+    assert torch.equal(found, model.generate(ids, attention_mask=torch.ones_like(ids), **settings))
+    assert not torch.equal(found, model.generate(ids, attention_mask=ids.ne(PAD).long(), **settings))
