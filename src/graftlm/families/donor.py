@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from graftlm.errors import CheckpointError, ConversionError
+from graftlm.errors import CheckpointError, ConfigError, ConversionError
 from graftlm.families.locate import locate
 from graftlm.families.registry import family_of
 from graftlm.families.spec import Family
@@ -179,12 +179,20 @@ def _check_tensors(donor: Donor) -> None:
     expected: dict[str, tuple[int, ...]] = {}
     for place in donor.places.values():
         if place.source in infos or place.rule.default is None:
-            with torch.device("meta"):
-                parts = [torch.empty(donor.shapes[name]) for name in place.ours]
-            expected[place.source] = tuple(place.rule.join(parts, donor.config).shape)
+            expected[place.source] = _source_shape(donor, place)
     others = [name for name in infos if name not in expected]
     ignored = {name for name in others if weights.is_dropped(name, donor.base) or _is_copy(donor, name)}
     donor.tensors.check(expected, ignored)
+
+
+def _source_shape(donor: Donor, place: Place) -> tuple[int, ...]:
+    """Shape of the source tensor that holds ours. Raises: ConfigError for a size that no tensor can have."""
+    with torch.device("meta"):
+        parts = [torch.empty(donor.shapes[name]) for name in place.ours]
+    try:
+        return tuple(place.rule.join(parts, donor.config).shape)
+    except RuntimeError as error:
+        raise ConfigError(f"The config asks for a tensor that cannot be made ({error}).") from error
 
 
 def _is_copy(donor: Donor, name: str) -> bool:
