@@ -5,7 +5,8 @@
 The models are Gemma 2 in shape, bf16, with random weights, in shards of 5 GB. `graftlm adapt` runs in a fresh process;
 its time counts from the start of the process until what it wrote is on the disk (fsync). `cp -r` of the written folder
 is timed in the same way right after it, as a pair. The page cache is warm on both sides: everything that is read was
-read once just before, the modules of Python too. Seconds are medians over the pairs, and `x cp` is the median of the pairs' quotients.
+read once just before, the modules of Python too. Seconds are medians over the pairs, and `x cp` is the median of the
+pairs' quotients.
 
 Memory: peaks of the process over samples of Linux's process status, in MB: RssAnon (memory that the process holds) and
 VmHWM (with the pages of mapped files, which the system may drop at any time).
