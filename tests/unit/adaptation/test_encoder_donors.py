@@ -1,5 +1,6 @@
 """An encoder-only model as the encoder of a language model: its states are the memory, the decoder stays its own."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from graftlm.adaptation.store import load_graft, save_graft
 from graftlm.adaptation.task_encoder import load_task_encoder, save_task_encoder
 from graftlm.data.collate import Example
 from graftlm.data.task import Task
-from graftlm.errors import ConfigError
+from graftlm.errors import ConfigError, RequestError, TaskError
+from graftlm.evaluation.evaluator import evaluate
 from graftlm.families.donor import open_donor
 from graftlm.generation.text import generate_texts
 from graftlm.model.modeling import GraftForConditionalGeneration
@@ -181,8 +183,19 @@ def test_generation_and_engine(encoder: str, decoder: str, pair: Any, tmp_path: 
     assert torch.equal(step, tokens[:, 1:])
 
 
-def test_sources_beyond_the_encoders_positions(pair: Any) -> None:
-    model = pair()[0]
+def test_sources_beyond_the_encoders_positions(pair: Any, tmp_path: Path) -> None:
+    """Refused or cut where texts come in, though the decoder has room; ids are refused by the encoder."""
+    model, text = pair()[0], "a" * 2 * POSITIONS
+    assert POSITIONS < len(tiny.tokenizer()(text)["input_ids"]) < model.config.max_position_embeddings - 8
+    with Engine(model, tiny.tokenizer()) as engine, pytest.raises(RequestError, match=f"the limit is {POSITIONS} b"):
+        engine.generate([Request(text, "graft", max_tokens=8)])
+    rows = [{"source": source, "target": "the dog"} for source in (text, "the fox")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = Task(name="t", test=tmp_path / "rows.jsonl", max_new_tokens=8)
+    with pytest.raises(TaskError, match=f"the limit is {POSITIONS}; shorten it"):
+        evaluate(model, tiny.tokenizer(), task, model_name="m")
+    cut = evaluate(model, tiny.tokenizer(), task.model_copy(update={"truncate": True}), model_name="m")
+    assert (cut["n"], cut["decoding"]["source_limit"]) == (2, POSITIONS)
     ids = torch.randint(3, VOCABULARY, (1, POSITIONS + 1))
     with pytest.raises(ConfigError, match=f"has {POSITIONS + 1} tokens, but this model has only learned {POSITIONS} "):
         model(input_ids=ids, labels=ids[:, :3])
