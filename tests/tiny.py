@@ -88,8 +88,7 @@ def randomise(model: PreTrainedModel, seed: int = 0, norm_centre: float = 1.0) -
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.empty_like(parameter).normal_(generator=generator)
-        scales = "norm" in name.lower() and name.endswith("weight")
-        parameter.copy_(noise * 0.3 + norm_centre if scales else noise * 0.25)
+        parameter.copy_(noise * 0.3 + norm_centre if "norm" in name else noise * 0.25)
     return model.eval()
 
 

@@ -53,6 +53,8 @@ def stock_encoder(family: str, seed: int = 0, kind: Any = AutoModel, **overrides
             if name.endswith(("Wo.weight", "output.dense.weight")):
                 # Else what attention adds, which is like for all tokens, outgrows what tells them apart.
                 parameter.mul_(0.4)
+            elif "norm" in name.lower():
+                parameter.add_(float("LayerNorm.weight" in name) - float(name.endswith("norm.bias")))
     return model
 
 
