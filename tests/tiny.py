@@ -1,6 +1,7 @@
 """Tiny random language models in which every mechanism matters, and batches that are padded in every way."""
 
 import functools
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -9,11 +10,17 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
@@ -45,16 +52,60 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
-FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
-    "llama": (
+ROPE: dict[str, dict[str, Any]] = {
+    "linear": {"factor": 4.0},
+    "dynamic": {"factor": 4.0},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+    "longrope": {
+        "factor": 4.0,
+        "short_factor": [1.0, 1.1, 1.2, 1.3],
+        "long_factor": [1.0, 2.0, 3.0, 4.0],
+        "original_max_position_embeddings": 16,
+    },
+    "llama3": LLAMA3 | {"original_max_position_embeddings": 16},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """What transformers calls the modules of a base model, and those of one layer."""
+
+    layers: str = "layers"
+    attention: str = "self_attn"
+    mlp: str = "mlp"
+    norm: str = "norm"
+    rotary: str = "rotary_emb"
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A decoder-only family of transformers at a tiny size, and what tests need to know of it."""
+
+    config: type[PreTrainedConfig]
+    settings: dict[str, Any]
+    norm_centre: float = 1.0
+    """The weight that makes a norm neutral."""
+    kv_heads: tuple[int | None, ...] = (1, 2, 4)
+    """Numbers of key/value heads that it can have, 4 being that of query heads; None where there is no choice."""
+    names: Names = Names()
+
+
+FAMILIES: dict[str, Tiny] = {
+    "llama": Tiny(
         LlamaConfig,
         {"num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3},
     ),
-    "qwen3": (
+    "mistral": Tiny(MistralConfig, {"num_key_value_heads": 2, "sliding_window": WINDOW}),
+    "qwen2": Tiny(
+        Qwen2Config,
+        {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2},
+    ),
+    "qwen3": Tiny(
         Qwen3Config,
         {"num_key_value_heads": 4, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2},
     ),
-    "gemma2": (
+    "gemma": Tiny(GemmaConfig, {"num_key_value_heads": 1, "attention_bias": True}, norm_centre=0.0),
+    "gemma2": Tiny(
         Gemma2Config,
         {
             "num_key_value_heads": 2,
@@ -63,7 +114,35 @@ FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
             "attn_logit_softcapping": 5.0,
             "final_logit_softcapping": 8.0,
         },
+        norm_centre=0.0,
     ),
+    "gemma3_text": Tiny(
+        Gemma3TextConfig,
+        {
+            "num_key_value_heads": 2,
+            "sliding_window": WINDOW,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+            "query_pre_attn_scalar": 16,
+            "final_logit_softcapping": 8.0,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 8.0},
+            },
+        },
+        norm_centre=0.0,
+    ),
+    "smollm3": Tiny(
+        SmolLM3Config,
+        {
+            "num_key_value_heads": 2,
+            "no_rope_layers": [1, 0, 1, 0],
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "layer_types": ["full_attention", "full_attention", "sliding_attention", "sliding_attention"],
+            "mlp_bias": True,
+        },
+    ),
+    "olmo2": Tiny(Olmo2Config, {"num_key_value_heads": 2, "attention_bias": True}),
 }
 LENGTHS = (14, 9, 1, 5)
 """Source tokens of the rows of `batch`: beyond the window, and a single one."""
@@ -72,14 +151,33 @@ SIDES = ("left", "right", "both")
 
 def hf_config(family: str, **overrides: Any) -> PreTrainedConfig:
     """Config of a tiny model of one family."""
-    kind, settings = FAMILIES[family]
-    return kind(**(SIZES | settings | overrides))
+    tiny = FAMILIES[family]
+    return tiny.config(**(SIZES | tiny.settings | overrides))
+
+
+ROTARY = [family for family in FAMILIES if hasattr(hf_config(family), "rope_parameters")]
+"""Families whose rotary frequencies can be scaled."""
+
+
+def rope_settings(family: str, kind: str) -> dict[str, Any]:
+    """Overrides that scale the rotary frequencies of every layer; dynamic and longrope change them after 16 tokens."""
+    config = hf_config(family)
+    nested = config.nested_rope_parameter_keys(config.rope_parameters)
+    base = config.rope_parameters[nested[0]] if nested else config.rope_parameters
+    kept = {name: base[name] for name in ("rope_theta", "partial_rotary_factor") if name in base}
+    pairs = int(SIZES["head_dim"] * kept.get("partial_rotary_factor", 1.0)) // 2
+    scaling = {name: value[:pairs] if isinstance(value, list) else value for name, value in ROPE[kind].items()}
+    parameters = kept | scaling | {"rope_type": kind}
+    return {
+        "rope_parameters": {name: dict(parameters) for name in nested} if nested else parameters,
+        "max_position_embeddings": 16 if kind == "dynamic" else 64,
+    }
 
 
 def stock_lm(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     """transformers' own model, eager, with random weights."""
     model = AutoModelForCausalLM.from_config(hf_config(family, **overrides), attn_implementation="eager")
-    return randomise(model, seed, norm_centre=0.0 if family == "gemma2" else 1.0).to(dtype)
+    return randomise(model, seed, norm_centre=FAMILIES[family].norm_centre).to(dtype)
 
 
 @torch.no_grad()

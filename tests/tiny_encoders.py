@@ -1,5 +1,6 @@
 """Tiny random encoder-only models, of another width and vocabulary than the tiny language models."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,6 +57,11 @@ def stock_encoder(family: str, seed: int = 0, kind: Any = AutoModel, **overrides
             elif "norm" in name.lower():
                 parameter.add_(float("LayerNorm.weight" in name) - float(name.endswith("norm.bias")))
     return model
+
+
+def store_encoder(family: str, folder: Path) -> None:
+    """Save the stock model in a new folder."""
+    stock_encoder(family).save_pretrained(folder)
 
 
 def stock_layers(stock: PreTrainedModel) -> Any:

@@ -1,44 +1,73 @@
 """Every family against transformers' own modules: alone, together, and their gradients."""
 
+import copy
+import dataclasses
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
 
-from graftlm.families.donor import load_causal_lm
+from graftlm.adaptation.adapt import adapt
+from graftlm.families.donor import load_causal_lm, open_donor
 from graftlm.families.registry import FAMILIES as TABLES
+from graftlm.families.stock_config import complete
+from graftlm.families.tensors import SINGLE, save_tensors
 from graftlm.model.causal_lm import CausalLM
-from graftlm.model.decoder import Placement
+from graftlm.model.config import StackConfig
+from graftlm.model.decoder import Decoder, Placement
 from graftlm.model.kernels import _grouped_matmul, attend, linear
 from graftlm.model.position import positions_from_mask
-from tiny import FAMILIES, MODULE, SIDES, WHOLE, Batch, batch, gap, gradients, stock_lm
+from tiny import (
+    FAMILIES,
+    MODULE,
+    ROPE,
+    ROTARY,
+    SIDES,
+    WHOLE,
+    Batch,
+    batch,
+    gap,
+    gradients,
+    hf_config,
+    rope_settings,
+    stock_lm,
+)
 
-ROPE = {
-    "linear": {"factor": 4.0},
-    "dynamic": {"factor": 4.0},
-    "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
-    "longrope": {
-        "factor": 4.0,
-        "short_factor": [1.0, 1.1, 1.2, 1.3],
-        "long_factor": [1.0, 2.0, 3.0, 4.0],
-        "original_max_position_embeddings": 16,
-    },
-    "llama3": {
-        "factor": 4.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 16,
-    },
-}
+ROTARY_NAMES = tuple({tiny.names.rotary for tiny in FAMILIES.values()})
 SWITCHES: dict[str, list[dict[str, Any]]] = {
     "llama": [{"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
+    "mistral": [{"sliding_window": None}],
+    "qwen2": [{"use_sliding_window": False}],
     "qwen3": [{"use_sliding_window": False}],
+    "gemma": [{"attention_bias": False}],
     "gemma2": [{"attn_logit_softcapping": None}, {"final_logit_softcapping": None}, {"sliding_window": 128}],
+    "gemma3_text": [
+        {"final_logit_softcapping": None},
+        {"sliding_window": 128},
+        {"query_pre_attn_scalar": 64},
+        {"rope_parameters": None},
+    ],
+    "smollm3": [{"no_rope_layers": [1, 1, 1, 1]}, {"sliding_window": 128}],
+    "olmo2": [{"attention_bias": False}],
 }
+
+NEUTRAL = {field.name: field.default for field in dataclasses.fields(StackConfig)} | {"rotary": {}, "window": (128, 0)}
+
+
+def special(family: str) -> list[str]:
+    """Fields of the family's stack that are not what they are by default; rounding shows in bf16 alone."""
+    raw = hf_config(family).to_dict()
+    stack = TABLES[family].config.read(raw, complete(raw)).decoder
+    beside = {"initializer_range", "layer_types", "norm_eps", "norm_in_fp32", "rotary_in_fp32"}
+    values = {name: value for name, value in NEUTRAL.items() if value is not dataclasses.MISSING and name not in beside}
+    return [name for name, value in values.items() if getattr(stack, name) not in (value, None)]
 
 
 @torch.no_grad()
@@ -47,39 +76,52 @@ def stock_logits(model: PreTrainedModel, b: Batch) -> Tensor:
     return model(b.ids, attention_mask=b.mask, position_ids=positions_from_mask(b.mask)).logits
 
 
-def module_pairs(stock: PreTrainedModel, ours: CausalLM, b: Batch) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(name, ours, theirs) of every module, each fed what transformers fed its counterpart."""
-    seen: dict[str, tuple[Tensor, Any]] = {}
+def record(stock: PreTrainedModel, b: Batch) -> dict[str, tuple[Any, Any]]:
+    """What went into every module of the base model, and what came out; a layer type that was given is in the name."""
+    seen: dict[str, tuple[Any, Any]] = {}
 
-    def record(name: str) -> Any:
+    def hook_of(name: str) -> Any:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            seen[name] = (args[0] if args else kwargs["hidden_states"], output)
+            given = [args[0] if args else kwargs["hidden_states"], *args[1:]]
+            kinds = [argument for argument in given if isinstance(argument, str)]
+            plain = output if not isinstance(output, tuple) or name.endswith(ROTARY_NAMES) else output[0]
+            seen[" ".join([name, *kinds])] = given[0], plain
 
         return hook
 
-    hooks = [m.register_forward_hook(record(name), with_kwargs=True) for name, m in stock.model.named_modules() if name]
+    named = [(name, module) for name, module in stock.base_model.named_modules() if name]
+    hooks = [module.register_forward_hook(hook_of(name), with_kwargs=True) for name, module in named]
     stock_logits(stock, b)
     for hook in hooks:
         hook.remove()
+    return seen
+
+
+def module_pairs(stock: PreTrainedModel, ours: CausalLM, b: Batch) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(name, ours, theirs) of every module, each fed what transformers fed its counterpart."""
+    seen, names = record(stock, b), FAMILIES[stock.config.model_type].names
     positions = positions_from_mask(b.mask)
     decoder = ours.decoder
-    x, (cos, sin) = seen["layers.0"][0], seen["rotary_emb"][1]
+    x = seen[f"{names.layers}.0"][0]
     views = decoder.views(x, Placement(positions=positions, valid=b.mask), None)
-    yield "embedding", decoder.embedding(b.ids), x
+    yield "embedding", decoder.stem(decoder.embedding(b.ids), positions), x
     for kind, view in views.items():
-        assert view.rotary is not None
-        yield f"{kind} cos", view.rotary.cos.squeeze(1), cos
-        yield f"{kind} sin", view.rotary.sin.squeeze(1), sin
+        if view.rotary is not None:
+            own = f"{names.rotary} {kind}"
+            cos, sin = seen[own if own in seen else names.rotary][1]
+            yield f"{kind} cos", view.rotary.cos.squeeze(1), cos
+            yield f"{kind} sin", view.rotary.sin.squeeze(1), sin
     for i, layer in enumerate(decoder.layers):
-        view, prefix = views[layer.layer_type], f"layers.{i}"
-        y, (attended, _) = seen[f"{prefix}.self_attn"]
-        query, made = layer.attention.query(y, view.rotary), layer.attention.key_value(y, view.rotary)
+        view, prefix = views[layer.layer_type], f"{names.layers}.{i}"
+        rotary = view.rotary if layer.rotated else None
+        y, attended = seen[f"{prefix}.{names.attention}"]
+        query, made = layer.attention.query(y, rotary), layer.attention.key_value(y, rotary)
         yield f"{prefix} attention", layer.attention(query, [made], view.mask), attended
         yield f"{prefix} norm", layer.attention_norm(seen[prefix][0]), y
-        y, mixed = seen[f"{prefix}.mlp"]
+        y, mixed = seen[f"{prefix}.{names.mlp}"]
         yield f"{prefix} mlp", layer.mlp(y), mixed
         yield prefix, layer(seen[prefix][0], view), seen[prefix][1]
-    yield "final norm", decoder.norm(seen["norm"][0]), seen["norm"][1]
+    yield "final norm", decoder.norm(seen[names.norm][0]), seen[names.norm][1]
 
 
 @torch.no_grad()
@@ -87,7 +129,8 @@ def module_gaps(stock: PreTrainedModel, ours: CausalLM, b: Batch) -> dict[str, f
     """Largest difference of every module over real tokens."""
     real = b.mask.bool()
     gaps = {name: gap(mine[real], theirs[real]) for name, mine, theirs in module_pairs(stock, ours, b)}
-    kinds = len(set(ours.config.decoder.layer_types))
+    stack = ours.config.decoder
+    kinds = len(stack.rotary.keys() & set(stack.layer_types))
     assert len(gaps) == 2 + 2 * kinds + 4 * stock.config.num_hidden_layers
     return gaps
 
@@ -110,11 +153,7 @@ def test_modules_in_bf16_round_where_transformers_does(family: str, tiny_lm: Any
     assert set(exact.values()) == {0.0}
 
 
-@pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_whole_model_and_its_gradients(family: str, side: str, tiny_lm: Any) -> None:
-    stock, folder = tiny_lm(family)
-    ours, b = load_causal_lm(folder), batch(side)
+def check_logits_loss_and_gradients(stock: PreTrainedModel, ours: CausalLM, b: Batch) -> None:
     # The first token is left out: with padding before it, nothing real predicts it.
     labels = b.ids.masked_fill((b.mask == 0) | (positions_from_mask(b.mask) == 0), -100)
     mine = ours(b.ids, attention_mask=b.mask, labels=labels)
@@ -124,12 +163,54 @@ def test_the_whole_model_and_its_gradients(family: str, side: str, tiny_lm: Any)
     stock.zero_grad()
     mine.loss.backward()
     theirs.loss.backward()
-    found = TABLES[family].stock_tensors(gradients(ours), ours.config)
+    found = TABLES[stock.config.model_type].stock_tensors(gradients(ours), ours.config)
     expected = gradients(stock)
     assert found.keys() == expected.keys() == dict(stock.named_parameters()).keys()
     for name, grad in expected.items():
         assert gap(found[name], grad) <= WHOLE * min(1.0, grad.abs().max().item()), name
     stock.zero_grad()
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_whole_model_and_its_gradients(family: str, side: str, tiny_lm: Any) -> None:
+    stock, folder = tiny_lm(family)
+    check_logits_loss_and_gradients(stock, load_causal_lm(folder), batch(side))
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(("family", "heads"), [(f, heads) for f, tiny in FAMILIES.items() for heads in tiny.kv_heads])
+def test_any_key_value_heads_and_output_tables(family: str, heads: int | None, tied: bool, tiny_lm: Any) -> None:
+    """The language model alone, and as a lossless graft."""
+    settings = {} if heads is None else {"num_key_value_heads": heads}
+    stock, folder = tiny_lm(family, tie_word_embeddings=tied, **settings)
+    ours = load_causal_lm(folder)
+    assert heads in (None, ours.config.decoder.num_kv_heads)
+    assert (ours.lm_head.weight is ours.decoder.embedding.weight) == tied
+    check_logits_loss_and_gradients(stock, ours, batch("both"))
+    b = batch("left", lengths=(14, 14))
+    with torch.no_grad():
+        found = adapt(folder)(input_ids=b.ids, labels=b.target).logits
+        assert gap(found, stock(torch.cat((b.ids, b.target[:, :-1]), dim=1)).logits[:, 13:]) <= WHOLE
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_there_and_back(family: str, dtype: torch.dtype, tied: bool, tiny_lm: Any, tmp_path: Path) -> None:
+    """What transformers saved, in our terms and back, is the same bytes under the same names, and it loads them."""
+    stock, folder = tiny_lm(family, dtype, tie_word_embeddings=tied)
+    donor = open_donor(folder)
+    written = donor.family.stock_tensors({name: donor.read(name) for name in donor.shapes}, donor.config)
+    stored = load_file(folder / SINGLE)
+    assert written.keys() == stored.keys()
+    for name, tensor in stored.items():
+        assert (written[name].dtype, written[name].shape) == (tensor.dtype, tensor.shape)
+        assert torch.equal(written[name].contiguous().view(torch.uint8), tensor.view(torch.uint8)), name
+    save_tensors(written, tmp_path / SINGLE)
+    (tmp_path / "config.json").write_text(json.dumps(donor.family.stock_config(donor.config)))
+    again = type(stock).from_pretrained(tmp_path, dtype=dtype, attn_implementation="eager")
+    assert torch.equal(stock_logits(again, batch("left")), stock_logits(stock, batch("left")))
 
 
 @pytest.mark.parametrize(("family", "switch"), [(f, s) for f, switches in SWITCHES.items() for s in switches], ids=str)
@@ -140,22 +221,33 @@ def test_every_mechanism_changes_the_logits(family: str, switch: dict[str, Any],
     assert gap(usual, without) > 1000 * WHOLE
 
 
+@pytest.mark.parametrize(("family", "field"), [(f, name) for f in FAMILIES for name in special(f)])
+@torch.no_grad()
+def test_every_value_that_a_family_gives_a_stack_changes_the_logits(family: str, field: str, tiny_lm: Any) -> None:
+    ours, b = load_causal_lm(tiny_lm(family)[1]), batch("right", lengths=(24, 14))
+    without = CausalLM(copy.deepcopy(ours.config))
+    without.decoder = Decoder(dataclasses.replace(ours.config.decoder, **{field: NEUTRAL[field]}))
+    held = {name: tuple(tensor.shape) for name, tensor in without.state_dict().items()}
+    fitting = {name: t for name, t in ours.state_dict().items() if held.get(name) == tuple(t.shape)}
+    without.eval().load_state_dict(fitting, strict=False)
+    assert gap(ours(b.ids, b.mask).logits, without(b.ids, b.mask).logits) > 1000 * WHOLE
+
+
 @pytest.mark.parametrize("length", [12, 40])
 @pytest.mark.parametrize("kind", ROPE)
-def test_rope_scalings(kind: str, length: int, tiny_lm: Any) -> None:
+@pytest.mark.parametrize("family", ROTARY)
+def test_rope_scalings(family: str, kind: str, length: int, tiny_lm: Any) -> None:
     """Below and beyond the length that `dynamic` and `longrope` change their frequencies at."""
-    parameters = ROPE[kind] | {"rope_type": kind, "rope_theta": 10000.0}
-    reach = 16 if kind == "dynamic" else 64
-    settings = {"rope_parameters": parameters, "max_position_embeddings": reach}
+    settings = rope_settings(family, kind)
     # A new model: transformers' keeps the frequencies of the longest sequence that it has seen.
-    stock, (_, folder) = stock_lm("llama", **settings), tiny_lm("llama", **settings)
-    plain, _ = tiny_lm("llama", rope_parameters={"rope_type": "default", "rope_theta": 10000.0})
+    stock, (_, folder) = stock_lm(family, **settings), tiny_lm(family, **settings)
+    plain = stock_lm(family, rope_parameters=None)
     b = batch("left", lengths=(length, 9))
     expected = stock_logits(stock, b)
     with torch.no_grad():
         found = load_causal_lm(folder)(b.ids, attention_mask=b.mask).logits
     assert gap(found[b.mask.bool()], expected[b.mask.bool()]) <= WHOLE
-    if not (kind == "dynamic" and length < reach):
+    if not (kind == "dynamic" and length < settings["max_position_embeddings"]):
         assert gap(stock_logits(plain, b), expected) > 1000 * WHOLE
 
 

@@ -64,6 +64,35 @@ def test_generate_gives_the_language_models_tokens(
 
 
 @pytest.mark.parametrize("side", SIDES)
+@torch.no_grad()
+def test_cached_steps_equal_one_pass(family: str, side: str, tiny_lm: Any) -> None:
+    """Ours, of one token and of several at once, and those of transformers, of one."""
+    stock, folder = tiny_lm(family)
+    model, b = adapt(folder), batch(side)
+    whole = model(input_ids=b.ids, attention_mask=b.mask, labels=b.target).logits
+    encoded, cache, steps = model.encode(b.ids, b.mask), None, []
+    inputs = torch.cat((encoded.last_token, b.target[:, :-1]), dim=1)
+    for tokens in inputs.split((1, 1, 3, 1, 2, 1), dim=1):
+        step = model(
+            encoder_outputs=encoded,
+            attention_mask=b.mask,
+            decoder_input_ids=tokens,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache = step.past_key_values
+        steps.append(step.logits)
+    assert gap(torch.cat(steps, dim=1), whole) <= WHOLE
+    for row in range(len(b.ids)):
+        step = stock(b.row(row)[None], use_cache=True)
+        theirs = [step.logits[:, -1:]]
+        for token in b.target[row, :-1]:
+            step = stock(token.view(1, 1), past_key_values=step.past_key_values, use_cache=True)
+            theirs.append(step.logits)
+        assert gap(whole[row], torch.cat(theirs, dim=1)[0]) <= WHOLE, row
+
+
+@pytest.mark.parametrize("side", SIDES)
 def test_stock_generate_continues_from_the_prefix(family: str, side: str, tiny_lm: Any) -> None:
     stock, folder = tiny_lm(family)
     b = batch(side)

@@ -26,6 +26,7 @@ BOOKKEEPING = frozenset(
         "problem_type",
         "return_dict",
         "torch_dtype",
+        "transformers.js_config",
         "transformers_version",
         "use_cache",
     }
@@ -68,6 +69,17 @@ def pinned(source: str, value: Any, reason: str) -> Rule:
         return {}
 
     return Rule((source,), read, lambda o: {source: value})
+
+
+def off(source: str, reason: str) -> Rule:
+    """A switch that must be off, absent or null; it is refused for `reason` otherwise, and never written."""
+
+    def read(values: Values) -> Values:
+        if values.get(source):
+            raise ConversionError(f"{source}={values[source]!r} ({reason})")
+        return {}
+
+    return Rule((source,), read, lambda o: {})
 
 
 def ignored(source: str, reason: str) -> Rule:

@@ -1,13 +1,13 @@
 """Llama 1 to 3. Source: transformers, models/llama (configuration_llama.py, modeling_llama.py)."""
 
-from graftlm.families.config_map import ConfigMap, Rule, ignored, pinned, same
+from graftlm.families.config_map import ConfigMap, Rule, ignored, off, pinned, same
 from graftlm.families.spec import (
     ATTENTION,
     EMBEDDINGS,
     MLP,
+    PRE_NORMS,
     ROTARY_BUFFERS,
     Family,
-    layer,
     one_rotary_for_all,
     shared_rotary,
 )
@@ -18,14 +18,13 @@ ATTENTION_BIAS = Rule(
     lambda s: {"qkv_bias": s["attention_bias"], "output_bias": s["attention_bias"]},
     lambda o: {"attention_bias": o["qkv_bias"]},
 )
-SIZES = (
+CORE = (
     same("vocab_size"),
     same("hidden_size"),
     same("intermediate_size"),
     same("num_hidden_layers", "num_layers"),
     same("num_attention_heads", "num_heads"),
     same("num_key_value_heads", "num_kv_heads"),
-    same("head_dim"),
     same("max_position_embeddings"),
     same("rms_norm_eps", "norm_eps"),
     same("attention_dropout"),
@@ -34,10 +33,13 @@ SIZES = (
     same("pad_token_id"),
     same("bos_token_id"),
     same("eos_token_id"),
-    ATTENTION_BIAS,
     pinned("is_encoder_decoder", False, "only decoder-only models of this family are known"),
 )
+"""Fields that every descendant of Llama has."""
+SIZES = (*CORE, same("head_dim"), ATTENTION_BIAS)
 ROTARY = Rule(("rope_parameters", "rope_theta", "rope_scaling"), one_rotary_for_all, shared_rotary)
+WEIGHTS = WeightMap((*EMBEDDINGS, *ATTENTION, *MLP, *PRE_NORMS), dropped=ROTARY_BUFFERS)
+"""Names that Llama's descendants kept."""
 
 LLAMA = Family(
     name="llama",
@@ -48,17 +50,10 @@ LLAMA = Family(
             same("hidden_act", "activation"),
             same("mlp_bias"),
             ignored("pretraining_tp", "splits the same matrix product over ranks"),
+            ignored("is_llama_config", "a note of SmolLM2's trainer"),
+            off("rope_interleaved", "only halves of a head are rotated against each other"),
         )
     ),
-    weights=WeightMap(
-        (
-            *EMBEDDINGS,
-            *ATTENTION,
-            *MLP,
-            *layer("input_layernorm", "attention_norm"),
-            *layer("post_attention_layernorm", "mlp_norm"),
-        ),
-        dropped=ROTARY_BUFFERS,
-    ),
+    weights=WEIGHTS,
     architecture="LlamaForCausalLM",
 )

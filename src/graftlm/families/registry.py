@@ -2,16 +2,24 @@
 
 from graftlm.errors import ConversionError
 from graftlm.families.bert import BERT, ROBERTA, XLM_ROBERTA
+from graftlm.families.gemma import GEMMA
 from graftlm.families.gemma2 import GEMMA2
+from graftlm.families.gemma3 import GEMMA3, GEMMA3_WITH_IMAGES
 from graftlm.families.llama import LLAMA
 from graftlm.families.modernbert import MODERNBERT
+from graftlm.families.mistral import MISTRAL
+from graftlm.families.olmo2 import OLMO2
+from graftlm.families.qwen2 import QWEN2
 from graftlm.families.qwen3 import QWEN3
+from graftlm.families.smollm3 import SMOLLM3
 from graftlm.families.spec import Family
 from graftlm.model.config import GraftConfig
 
-FAMILIES: dict[str, Family] = {
-    family.name: family for family in (LLAMA, QWEN3, GEMMA2, BERT, ROBERTA, XLM_ROBERTA, MODERNBERT)
-}
+KNOWN = (
+    *(LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, SMOLLM3, OLMO2),
+    *(BERT, ROBERTA, XLM_ROBERTA, MODERNBERT),
+)
+FAMILIES: dict[str, Family] = {family.name: family for family in KNOWN}
 """Every known family by its model_type."""
 
 

@@ -26,9 +26,13 @@ class Family:
     """The class of transformers that it is written for."""
     model: type[GraftPreTrainedModel] = CausalLM
     """The class of ours that holds it: a CausalLM, an EncoderModel, or a whole encoder–decoder."""
+    written_as: "Family | None" = None
+    """The family that its models are written back as, where that is another."""
 
     def stock_config(self, config: PreTrainedConfig) -> dict[str, Any]:
         """transformers' config of one of ours. Raises: ConversionError that names what the family cannot express."""
+        if self.written_as is not None:
+            return self.written_as.stock_config(config)
         named = {"architectures": [self.architecture], "model_type": self.name}
         return named | self.config.write(config, lambda fields: complete(named | dict(fields)))
 
@@ -43,13 +47,15 @@ class Family:
 
     def stock_tensors(self, tensors: Mapping[str, Tensor], config: PreTrainedConfig) -> dict[str, Tensor]:
         """Our tensors as the source's, under its names."""
+        if self.written_as is not None:
+            return self.written_as.stock_tensors(tensors, config)
         return {
             place.source: place.rule.join([tensors[part] for part in place.ours], config)
             for place in self.places(tensors)
         }
 
 
-def causal_window(values: Values) -> Values:
+def causal_window(values: Values) -> dict[str, Any]:
     """A causal window of w tokens: the token itself and w - 1 before it."""
     size = values["sliding_window"]
     return {"window": None if size is None else (size - 1, 0)}
@@ -60,11 +66,22 @@ def window_size(ours: Values) -> dict[str, Any]:
     return {"sliding_window": None if ours["window"] is None else ours["window"][0] + 1}
 
 
+def one_kind_of_layer(values: Values) -> dict[str, Any]:
+    """A window, where there is one, in every layer."""
+    kind = "full_attention" if values.get("sliding_window") is None else "sliding_attention"
+    return {"layer_types": (kind,) * values["num_hidden_layers"]}
+
+
 def one_rotary_for_all(values: Values) -> Values:
-    """The same rotary parameters for every type of layer that the stack has."""
+    """The same rotary parameters, of heads rotated whole, for every type of layer that the stack has."""
     if values["rope_parameters"].get("partial_rotary_factor") not in (None, 1.0):
         raise ConversionError("rope_parameters.partial_rotary_factor (only heads that are rotated whole are known)")
-    kinds = dict.fromkeys(values.get("layer_types") or ["full_attention"])
+    return partial_rotary_for_all(values)
+
+
+def partial_rotary_for_all(values: Values) -> Values:
+    """The same rotary parameters, maybe of a part of each head, for every type of layer that the stack has."""
+    kinds = dict.fromkeys(values.get("layer_types") or one_kind_of_layer(values)["layer_types"])
     return {"rotary": {kind: dict(values["rope_parameters"]) for kind in kinds}}
 
 
@@ -77,6 +94,12 @@ LAYER_TYPES = Rule(
     ("layer_types",),
     lambda s: {"layer_types": tuple(s["layer_types"])},
     lambda o: {"layer_types": list(o["layer_types"])},
+)
+WINDOW_EVERYWHERE = Rule(("sliding_window",), lambda s: causal_window(s) | one_kind_of_layer(s), window_size)
+DERIVED_HEAD_DIM = Rule(
+    ("head_dim",),
+    lambda s: {"head_dim": s.get("head_dim") or s["hidden_size"] // s["num_attention_heads"]},
+    lambda o: {"head_dim": o["head_dim"]},
 )
 EMBEDDINGS = (
     rename("model.embed_tokens.weight", "decoder.embedding.weight"),
@@ -102,5 +125,7 @@ MLP = tuple(
     for part in ("gate_proj", "up_proj", "down_proj")
     for rule in layer(f"mlp.{part}", f"mlp.{part}", "weight", "bias")
 )
+QK_NORMS = tuple(rule for part in ("q_norm", "k_norm") for rule in layer(f"self_attn.{part}", f"attention.{part}"))
+PRE_NORMS = (*layer("input_layernorm", "attention_norm"), *layer("post_attention_layernorm", "mlp_norm"))
 ROTARY_BUFFERS = ("model.layers.{layer}.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq")
 """Frequencies that old releases stored; they are computed from the config."""

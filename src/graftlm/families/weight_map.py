@@ -13,6 +13,8 @@ from torch import Tensor
 
 BASE = "{base}"
 HOLES = ("{layer}", "{expert}")
+REST = "{rest}"
+"""Stands for any end of a name, in patterns of tensors that are dropped."""
 
 Shapes = Sequence[tuple[int, ...]]
 Split = Callable[[Tensor, Shapes, Any], Sequence[Tensor]]
@@ -148,4 +150,4 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     text = re.escape(pattern)
     for hole in HOLES:
         text = text.replace(re.escape(hole), rf"(?P<{hole[1:-1]}>\d+)")
-    return re.compile(text)
+    return re.compile(text.replace(re.escape(REST), ".+"))

@@ -14,24 +14,25 @@ def make_norm(config: StackConfig, width: int | None = None) -> nn.Module:
     width = config.hidden_size if width is None else width
     if config.norm_kind == "layer":
         return nn.LayerNorm(width, config.norm_eps, bias=config.norm_bias)
-    return RMSNorm(width, config.norm_eps, config.norm_unit_offset)
+    return RMSNorm(width, config.norm_eps, config.norm_unit_offset, config.norm_in_fp32)
 
 
 class RMSNorm(nn.Module):
     """x / rms(x) · weight, with both orders of casting that released models use.
 
-    Shapes: (…, D) -> (…, D).
+    With `unit_offset` the factor is 1 + weight, always in fp32; with `in_fp32` weight is too. Shapes: (…, D) -> (…, D).
     Source: arXiv 1910.07467; `unit_offset` as in Gemma (transformers, models/gemma2/modeling_gemma2.py).
     """
 
-    def __init__(self, width: int, eps: float, unit_offset: bool) -> None:
+    def __init__(self, width: int, eps: float, unit_offset: bool, in_fp32: bool = False) -> None:
         super().__init__()
         self.eps = eps
         self.unit_offset = unit_offset
+        self.in_fp32 = in_fp32 or unit_offset
         self.weight = nn.Parameter(torch.zeros(width) if unit_offset else torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _Normalise.apply(x, self.weight, self.eps, self.unit_offset)
+        y: Tensor = _Normalise.apply(x, self.weight, self.eps, 1.0 if self.unit_offset else 0.0, self.in_fp32)
         return y
 
     def extra_repr(self) -> str:
@@ -42,19 +43,19 @@ class _Normalise(torch.autograd.Function):
     """The norm with its derivative, which is made from x again: autograd alone would keep fp32 copies of it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, offset: float, in_fp32: bool) -> Tensor:
         y = x.float()
         scale = torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + eps)
         ctx.save_for_backward(x, weight, scale)
-        ctx.offset = 1.0 if unit_offset else 0.0
+        ctx.offset = offset
         y = y * scale
-        if unit_offset:
-            return y.mul_(1.0 + weight.float()).to(x.dtype)
+        if in_fp32:
+            return y.mul_(weight.float() + offset).to(x.dtype)
         return weight * y.to(x.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         """With y = x / rms(x) and u = grad · weight: dx = (u - y · mean(u · y)) / rms(x), dweight = Σ grad · y."""
         x, weight, scale = ctx.saved_tensors
         grad, y = grad.float(), x.float() * scale
@@ -65,4 +66,4 @@ class _Normalise(torch.autograd.Function):
             grad = grad * (weight.float() + ctx.offset)
             along = (grad * y).mean(-1, keepdim=True)
             d_x = grad.sub_(y.mul_(along)).mul_(scale).to(x.dtype)
-        return d_x, d_weight, None, None
+        return d_x, d_weight, None, None, None

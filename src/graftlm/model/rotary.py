@@ -27,7 +27,7 @@ class RotaryTable(NamedTuple):
         rest = x[..., rotated:]
         x = x[..., :rotated]
         first, second = x.chunk(2, dim=-1)
-        x = x * self.cos + torch.cat((-second, first), dim=-1) * self.sin
+        x = (x * self.cos + torch.cat((-second, first), dim=-1) * self.sin).to(rest.dtype)
         return torch.cat((x, rest), dim=-1) if rest.shape[-1] else x
 
 
@@ -52,6 +52,7 @@ class Rotary(nn.Module):
         `length` is the number of tokens that scalings by length go by; by default the largest position plus one.
         """
         tables = {}
+        dtype = torch.float32 if self.config.rotary_in_fp32 else dtype
         for layer_type, parameters in self.config.rotary.items():
             by_length = parameters.get("rope_type", "default") in BY_LENGTH
             reach = (int(positions.max()) + 1 if length is None else length) if by_length else 0

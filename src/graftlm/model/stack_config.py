@@ -130,6 +130,8 @@ class StackConfig:
     norm_eps: float = 1e-6
     norm_unit_offset: bool = False
     """The norm multiplies by 1 + weight, in fp32 (Gemma), instead of by weight after the cast (Llama)."""
+    norm_in_fp32: bool = False
+    """It multiplies by weight before the cast too (OLMo 2)."""
     norm_placement: Literal["pre", "sandwich", "output", "post"] = "pre"
     """`pre`: a norm before each sub-layer; `output`: one on its output, before the residual sum; `sandwich`: both;
     `post`: one after the residual sum."""
@@ -176,6 +178,8 @@ class StackConfig:
     """(back, ahead): sliding layers see keys with -ahead <= query position - key position <= back."""
     rotary: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Layer type -> rotary parameters as transformers 5 writes them (rope_type, …); no entry, no rotary."""
+    rotary_in_fp32: bool = False
+    """Queries and keys are rotated in fp32 and rounded after it, instead of by rounded sines and cosines."""
     unrotated_layers: tuple[int, ...] = ()
     """Layers without rotary, whatever their type has."""
     initializer_range: float = 0.02

@@ -5,7 +5,8 @@ import json
 import resource
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from graftlm.errors import CheckpointError, ConfigError, ConversionError
 from graftlm.families.donor import open_donor
 from graftlm.families.registry import FAMILIES
-from tiny_encoders import ENCODERS
+from tiny_encoders import ENCODERS, store_encoder
+from tiny_gemma3 import store_gemma3
 
 SECONDS = 20
 BYTES = 4 << 30
@@ -30,16 +32,21 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
+STORES: dict[str, Callable[[Path], Any]] = {
+    "gemma3": store_gemma3,
+    **{family: partial(store_encoder, family) for family in ENCODERS},
+}
+"""What stores a model of those families that are no plain language models."""
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
-def donor(
-    request: pytest.FixtureRequest, tiny_lm: Any, tiny_encoder: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def donor(request: pytest.FixtureRequest, tiny_lm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of one family; only its config is ever written anew."""
     folder = tmp_path_factory.mktemp("donor") / "copy"
-    make = tiny_encoder if request.param in ENCODERS else tiny_lm
-    return Path(shutil.copytree(make(request.param)[1], folder))
+    if request.param in STORES:
+        STORES[request.param](folder)
+        return folder
+    return Path(shutil.copytree(tiny_lm(request.param)[1], folder))
 
 
 @contextlib.contextmanager

@@ -18,12 +18,27 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"attention_bias": False, "mlp_bias": False, "rope_parameters": None, "head_dim": None}),
     ("llama", {"tie_word_embeddings": True, "eos_token_id": [2, 3], "pad_token_id": None, "hidden_act": "gelu"}),
     ("llama", {"rms_norm_eps": 1e-5, "attention_dropout": 0.1, "initializer_range": 0.01, "num_key_value_heads": None}),
+    ("mistral", {}),
+    ("mistral", {"sliding_window": None, "head_dim": 16, "tie_word_embeddings": True, "rope_parameters": LLAMA3}),
+    ("qwen2", {}),
+    ("qwen2", {"use_sliding_window": False, "head_dim": 16, "tie_word_embeddings": True}),
+    ("qwen2", {"rope_parameters": LLAMA3, "num_key_value_heads": None, "sliding_window": 1}),
     ("qwen3", {}),
     ("qwen3", {"use_sliding_window": False, "bos_token_id": None, "tie_word_embeddings": True}),
     ("qwen3", {"attention_bias": True, "rope_parameters": LLAMA3, "sliding_window": 1}),
+    ("gemma", {}),
+    ("gemma", {"attention_bias": False, "hidden_act": "gelu", "tie_word_embeddings": False}),
     ("gemma2", {}),
     ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 144}),
     ("gemma2", {"layer_types": ["full_attention"] * 4, "hidden_activation": "silu", "sliding_window": 1}),
+    ("gemma3_text", {}),
+    ("gemma3_text", {"layer_types": None, "rope_parameters": None, "query_pre_attn_scalar": 168}),
+    ("gemma3_text", {"attention_bias": True, "final_logit_softcapping": None, "tie_word_embeddings": False}),
+    ("smollm3", {}),
+    ("smollm3", {"no_rope_layers": None, "use_sliding_window": False, "sliding_window": None, "layer_types": None}),
+    ("smollm3", {"attention_bias": True, "mlp_bias": False, "head_dim": 16, "rope_parameters": LLAMA3}),
+    ("olmo2", {}),
+    ("olmo2", {"attention_bias": False, "head_dim": 16, "rope_parameters": LLAMA3, "tie_word_embeddings": True}),
 ]
 
 
@@ -66,6 +81,21 @@ def test_values_that_are_read() -> None:
     qwen = our_config(hf_config("qwen3").to_dict()).decoder
     assert qwen.layer_types == ("full_attention",) * 2 + ("sliding_attention",) * 2
     assert (qwen.qk_norm, qwen.window, qwen.norm_placement) == (True, (4, 0), "pre")
+    gemma3 = our_config(hf_config("gemma3_text").to_dict()).decoder
+    assert (gemma3.qk_norm, gemma3.norm_placement, gemma3.window) == (True, "sandwich", (4, 0))
+    assert {kind: parameters["rope_theta"] for kind, parameters in gemma3.rotary.items()} == {
+        "sliding_attention": 100.0,
+        "full_attention": 10000.0,
+    }
+    mistral = our_config(hf_config("mistral").to_dict()).decoder
+    assert (mistral.layer_types, mistral.window) == (("sliding_attention",) * 4, (4, 0))
+    mistral = our_config(hf_config("mistral", sliding_window=None).to_dict()).decoder
+    assert (mistral.layer_types, mistral.window) == (("full_attention",) * 4, None)
+    qwen = our_config(hf_config("qwen2").to_dict()).decoder
+    assert (qwen.qkv_bias, qwen.output_bias, qwen.qk_norm) == (True, False, False)
+    assert our_config(hf_config("smollm3").to_dict()).decoder.unrotated_layers == (1, 3)
+    olmo = our_config(hf_config("olmo2").to_dict()).decoder
+    assert (olmo.norm_placement, olmo.qk_norm, olmo.qk_norm_over) == ("output", True, "all")
     llama = our_config(hf_config("llama").to_dict()).decoder
     assert (llama.qkv_bias, llama.output_bias, llama.mlp_bias) == (True, True, True)
     assert llama.rotary == {"full_attention": LLAMA3}
@@ -77,12 +107,38 @@ def test_configs_of_transformers_4_are_read_as_their_successors() -> None:
     parameters = dict(raw.pop("rope_parameters"))
     old = raw | {"rope_theta": parameters.pop("rope_theta"), "rope_scaling": parameters, "torch_dtype": "float32"}
     assert our_config(old).decoder.rotary == {"full_attention": LLAMA3}
+    text = hf_config("gemma3_text").to_dict()
+    for name in ("rope_parameters", "layer_types", "_sliding_window_pattern"):
+        text.pop(name)
+    text |= {"rope_theta": 500.0, "rope_local_base_freq": 50.0, "sliding_window_pattern": 2}
+    text |= {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "cache_implementation": "hybrid"}
+    rotary = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0},
+    }
+    for raw in (text, {"model_type": "gemma3", "text_config": text, "vision_config": {}, "eos_token_id": [1, 106]}):
+        config = our_config(raw)
+        assert config.decoder.rotary == rotary
+        assert config.decoder.layer_types == ("sliding_attention", "full_attention") * 2
+        assert config.eos_token_id == raw["eos_token_id"]
+
+
+def test_fields_that_releases_carry_beside_their_own() -> None:
+    """Of SmolLM2, Qwen2.5, Gemma 1 and SmolLM3: none of them changes what transformers computes."""
+    fields: dict[str, dict[str, Any]] = {
+        "llama": {"is_llama_config": True, "rope_interleaved": False, "transformers.js_config": {"dtype": "q4"}},
+        "qwen2": {"use_mrope": False},
+        "gemma": {"hidden_activation": None},
+        "smollm3": {"max_window_layers": 28, "pretraining_tp": 2},
+    }
+    for family, more in fields.items():
+        raw = hf_config(family).to_dict()
+        assert our_config(raw | more).to_dict() == our_config(raw).to_dict()
 
 
 @pytest.mark.parametrize("family", TINY)
 def test_every_field_of_transformers_is_spoken_of(family: str) -> None:
-    kind, _ = TINY[family]
-    fields = {field.name for field in dataclasses.fields(kind)} | hf_config(family).to_dict().keys()
+    fields = {field.name for field in dataclasses.fields(TINY[family].config)} | hf_config(family).to_dict().keys()
     assert {name for name in fields - FAMILIES[family].config.known() if not name.startswith("_")} == set()
 
 
@@ -100,6 +156,21 @@ def test_every_field_of_transformers_is_spoken_of(family: str) -> None:
             {"shiny": 1, "alibi": True, "is_encoder_decoder": True},
             ["alibi (unknown field); shiny (unknown field); is_encoder_decoder=True (only decoder-only"],
         ),
+        (
+            "gemma",
+            {"use_bidirectional_attention": True},
+            ["use_bidirectional_attention=True (the donor must be causal)"],
+        ),
+        ("gemma3_text", {"use_bidirectional_attention": True}, ["use_bidirectional_attention=True"]),
+        (
+            "gemma3_text",
+            {"rope_parameters": {"full_attention": {"rope_type": "default", "partial_rotary_factor": 0.5}}},
+            ["rope_parameters.partial_rotary_factor"],
+        ),
+        ("qwen2", {"use_mrope": True}, ["use_mrope=True (only texts are known)"]),
+        ("mistral", {"attention_bias": True}, ["attention_bias (unknown field)"]),
+        ("llama", {"rope_interleaved": True}, ["rope_interleaved=True (only halves"]),
+        ("smollm3", {"use_sliding_window": False}, ["layer_types has sliding_attention but window is not set"]),
         ("gemma2", {"shiny": 1, "use_bidirectional_attention": True}, ["shiny", "use_bidirectional_attention=True"]),
         (
             "qwen3",

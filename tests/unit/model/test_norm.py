@@ -8,13 +8,15 @@ from graftlm.model.norm import RMSNorm
 from tiny import gap
 
 
-def plain(x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:
+def plain(x: Tensor, weight: Tensor, eps: float, unit_offset: bool, in_fp32: bool) -> Tensor:
     y = x.float()
     y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + eps)
+    if in_fp32:
+        return (y * weight.float()).to(x.dtype)
     return (y * (1.0 + weight.float())).to(x.dtype) if unit_offset else weight * y.to(x.dtype)
 
 
-@pytest.mark.parametrize("unit_offset", [False, True])
+@pytest.mark.parametrize(("unit_offset", "in_fp32"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize(
     ("dtype", "weight_dtype", "tolerance"),
     [
@@ -25,14 +27,14 @@ def plain(x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:
     ids=["fp32", "bf16", "mixed"],
 )
 def test_value_and_gradients(
-    unit_offset: bool, dtype: torch.dtype, weight_dtype: torch.dtype, tolerance: float
+    unit_offset: bool, in_fp32: bool, dtype: torch.dtype, weight_dtype: torch.dtype, tolerance: float
 ) -> None:
     torch.manual_seed(0)
-    norm = RMSNorm(16, 1e-6, unit_offset)
+    norm = RMSNorm(16, 1e-6, unit_offset, in_fp32)
     torch.nn.init.normal_(norm.weight)
     norm.to(weight_dtype)
     x = (3 * torch.randn(2, 5, 3, 16)).to(dtype).requires_grad_()
-    found, expected = norm(x), plain(x, norm.weight, norm.eps, unit_offset)
+    found, expected = norm(x), plain(x, norm.weight, norm.eps, unit_offset, in_fp32)
     assert found.dtype == expected.dtype
     assert torch.equal(found, expected)
     grad = torch.randn(found.shape).to(found.dtype)
