@@ -6,8 +6,8 @@ from graftlm.families.gemma import GEMMA
 from graftlm.families.gemma2 import GEMMA2
 from graftlm.families.gemma3 import GEMMA3, GEMMA3_WITH_IMAGES
 from graftlm.families.llama import LLAMA
-from graftlm.families.modernbert import MODERNBERT
 from graftlm.families.mistral import MISTRAL
+from graftlm.families.modernbert import MODERNBERT
 from graftlm.families.olmo2 import OLMO2
 from graftlm.families.qwen2 import QWEN2
 from graftlm.families.qwen3 import QWEN3
