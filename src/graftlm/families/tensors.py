@@ -62,9 +62,10 @@ class TensorFolder:
 
         Only those that are ignored may be whole numbers.
         """
+        shown = {dtype: kind for kind, dtype in BESIDE.items()}
         for name, info in self.infos.items():
-            if name not in ignored and not info.dtype.is_floating_point:
-                raise _quantised(info.file, name, str(info.dtype).removeprefix("torch."))
+            if name not in ignored and info.dtype in shown:
+                raise _quantised(info.file, name, shown[info.dtype])
         problems = [
             f"{name} is missing"
             if name not in self.infos

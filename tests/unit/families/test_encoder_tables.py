@@ -203,7 +203,7 @@ def test_whole_numbers_for_weights_are_refused(name: str, tiny_encoder: Any, tmp
     folder = edited(
         tiny_encoder("bert")[1], tmp_path / "donor", lambda t: t | {name: torch.ones(3, 2, dtype=torch.uint8)}
     )
-    with pytest.raises(CheckpointError, match=rf"stores {name} as uint8; quantised weights cannot be adapted"):
+    with pytest.raises(CheckpointError, match=rf"stores {name} as U8; quantised weights cannot be adapted"):
         open_donor(folder)
 
 
