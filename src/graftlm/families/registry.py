@@ -15,11 +15,9 @@ from graftlm.families.smollm3 import SMOLLM3
 from graftlm.families.spec import Family
 from graftlm.model.config import GraftConfig
 
-KNOWN = (
-    *(LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, SMOLLM3, OLMO2),
-    *(BERT, ROBERTA, XLM_ROBERTA, MODERNBERT),
-)
-FAMILIES: dict[str, Family] = {family.name: family for family in KNOWN}
+LANGUAGE_MODELS = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, SMOLLM3, OLMO2)
+ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, MODERNBERT)
+FAMILIES: dict[str, Family] = {family.name: family for family in (*LANGUAGE_MODELS, *ENCODERS)}
 """Every known family by its model_type."""
 
 
