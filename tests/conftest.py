@@ -22,6 +22,7 @@ import transformers
 from transformers import PreTrainedModel
 
 import tiny
+import tiny_encoders
 
 torch.set_num_threads(1)
 # A shell that starts the tests in the background leaves SIGINT ignored, and tests of Ctrl-C need it.
@@ -47,6 +48,22 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> TinyLM:
             if dtype != torch.float32:  # Loading keeps rotary frequencies in fp32, casting does not.
                 model = type(model).from_pretrained(folder, dtype=dtype, **tiny.EAGER)
             made[key] = model, folder
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> TinyLM:
+    """`tiny_encoder(family, **overrides)` -> (stock encoder-only model, its folder); shared: copy to edit."""
+    made: dict[str, tuple[PreTrainedModel, Path]] = {}
+
+    def make(family: str, **overrides: Any) -> tuple[Any, Path]:
+        key = json.dumps([family, overrides], sort_keys=True)
+        if key not in made:
+            made[key] = tiny_encoders.stock_encoder(family, **overrides), tmp_path_factory.mktemp(family)
+            made[key][0].save_pretrained(made[key][1])
+            tiny.tokenizer().save_pretrained(made[key][1])
         return made[key]
 
     return make

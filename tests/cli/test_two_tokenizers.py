@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,26 @@ from graftlm.serving.engine import Engine
 from graftlm.serving.request import Request
 
 ROWS = [{"id": c, "source": f"name[{c}]", "target": f"the {c} dog"} for c in "abcdefgh"]
-SOURCES = {tuple(tiny.word_tokenizer()(row["source"])["input_ids"][:-1]) for row in ROWS}
+ENCODERS = {"gemma2": False, "bert": True}
+"""Families that encoders are taken from, and whether their sources keep the [SEP] at the end."""
 TARGETS = {(*tiny.tokenizer()(row["target"], add_special_tokens=False)["input_ids"], tiny.EOS) for row in ROWS}
 
 
+@pytest.fixture(params=ENCODERS)
+def family(request: pytest.FixtureRequest) -> str:
+    """Where the encoder is from."""
+    return str(request.param)
+
+
 @pytest.fixture
-def graft(graftlm: Command, tiny_lm: Callable[..., Any], tmp_path: Path) -> Path:
+def graft(
+    family: str, graftlm: Command, tiny_lm: Callable[..., Any], tiny_encoder: Callable[..., Any], tmp_path: Path
+) -> Path:
     """Written by `graftlm adapt`; no source id is in the decoder's table."""
     words = tmp_path / "words"
     sizes = {"vocab_size": 2 * tiny.VOCABULARY, "hidden_size": 48, "num_hidden_layers": 3}
-    shutil.copytree(tiny_lm("gemma2", seed=1, **sizes)[1], words)
+    make = tiny_encoder if ENCODERS[family] else partial(tiny_lm, seed=1)
+    shutil.copytree(make(family, **sizes)[1], words)
     tiny.word_tokenizer().save_pretrained(words)
     given = (tiny_lm("llama")[1], "--encoder-from", words, "--recipe", "t5gemma", "--out", tmp_path / "graft")
     made = graftlm("adapt", *given)
@@ -61,24 +72,25 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[tuple[int, ...]]]:
 
 @pytest.mark.parametrize("freeze", ["decoder", "none"])
 def test_every_verb(
-    freeze: str, graftlm: Command, graft: Path, seen: dict[str, set[Any]], task_file: Path, tmp_path: Path
+    freeze: str, family: str, graftlm: Command, graft: Path, seen: dict[str, set[Any]], task_file: Path, tmp_path: Path
 ) -> None:
+    sources = {tuple(source_ids(row["source"], family)) for row in ROWS}
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     out, scores = tmp_path / "out", tmp_path / "scores.json"
     tuned = graftlm("tune", graft, "--task", task_file, "--out", out, "--steps", 2, "--freeze", freeze)
     assert tuned.code == 0, tuned.err
-    assert (seen["source"], seen["target"]) == (SOURCES, TARGETS)
+    assert (seen["source"], seen["target"]) == (sources, TARGETS)
     # What tuning may replace when it goes on is all that it writes.
     assert all(any(fnmatch(file.name, pattern) for pattern in WRITTEN) for file in out.iterdir())
     assert (out / "source_tokenizer").is_dir() == (freeze == "none")
     given = (graft, "--task-encoder", out) if freeze == "decoder" else (out,)
     evaluated = graftlm("eval", *given, "--task", task_file, "--out", scores)
     assert evaluated.code == 0, evaluated.err
-    assert (seen["source"], seen["target"]) == (SOURCES, TARGETS)
+    assert (seen["source"], seen["target"]) == (sources, TARGETS)
     model = load_graft(given[0])
     if freeze == "decoder":
         load_task_encoder(model, out)
-    expected = [written(model, row["source"]) for row in ROWS]
+    expected = [written(model, source_ids(row["source"], family)) for row in ROWS]
     assert [row["prediction"] for row in json.loads(scores.read_text())["rows"]] == expected
     generated = graftlm("generate", *given, ROWS[0]["source"], "--max-new-tokens", 8)
     assert generated.out.rstrip("\n") == expected[0].rstrip("\n")
@@ -86,11 +98,16 @@ def test_every_verb(
         name = "e" if freeze == "decoder" else "own"
         completions = engine.generate([Request(row["source"], name, max_tokens=8) for row in ROWS])
     assert [done.text for done in completions] == expected
-    assert seen["source"] == SOURCES
+    assert seen["source"] == sources
 
 
-def written(model: GraftForConditionalGeneration, source: str) -> str:
-    """What the model writes for the source's words."""
-    ids = torch.tensor([tiny.word_tokenizer()(source)["input_ids"][:-1]])
-    [target] = model.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=tiny.EOS).tolist()
+def source_ids(text: str, family: str) -> list[int]:
+    """A source's words between [CLS] and, where the encoder knows it, [SEP]."""
+    ids: list[int] = tiny.word_tokenizer()(text)["input_ids"]
+    return ids if ENCODERS[family] else ids[:-1]
+
+
+def written(model: GraftForConditionalGeneration, ids: list[int]) -> str:
+    """What the model writes for a source."""
+    [target] = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False, eos_token_id=tiny.EOS).tolist()
     return str(tiny.tokenizer().decode(target, skip_special_tokens=True))

@@ -70,10 +70,9 @@ def make_plan(config: GraftConfig, donors: dict[Side, Donor], seed: int) -> Plan
     both stacks come from one LLM, else fresh. A donor that is an encoder–decoder already is taken as it is.
     Source: arXiv 2504.06225, section 3.1.
     """
-    balanced = donors["encoder"] is donors["decoder"]
     origins = {}
     for name, shape in stored_shapes(GraftForConditionalGeneration, config).items():
-        side, source = _source(name, donors["encoder"], balanced)
+        side, source = _source(name, donors["encoder"], donors["decoder"])
         if source is None:
             dtype = donors["decoder"].info("decoder.embedding.weight").dtype
             origins[name] = Origin(None, None, _fresh(name, config), shape, dtype)
@@ -84,11 +83,11 @@ def make_plan(config: GraftConfig, donors: dict[Side, Donor], seed: int) -> Plan
     return Plan(config, donors, origins, seed)
 
 
-def _source(name: str, encoder: Donor, balanced: bool) -> tuple[Side, str | None]:
+def _source(name: str, encoder: Donor, decoder: Donor) -> tuple[Side, str | None]:
     if name.startswith("encoder."):
         return "encoder", encoder.encoder_tensor(name)
-    if ".cross_attention" in name and not encoder.is_seq2seq:
-        return "decoder", name.replace(".cross_attention", ".attention") if balanced else None
+    if ".cross_attention" in name and not decoder.is_seq2seq:
+        return "decoder", name.replace(".cross_attention", ".attention") if encoder is decoder else None
     return "decoder", name
 
 

@@ -54,6 +54,8 @@ class Recipe:
             recipe=self.name,
             made_from={"encoder": encoder.family.name, "decoder": decoder.family.name},
             source_tokenizer=source_tokenizer,
+            # An encoder of its own kind was trained on whole sources; one made of an LLM never saw what ends them.
+            source_eos=not encoder.is_causal_lm,
             tie_word_embeddings=lm.tie_word_embeddings,
             pad_token_id=lm.pad_token_id,
             bos_token_id=lm.bos_token_id,

@@ -61,7 +61,7 @@ def generate(
             max_new_tokens=chosen.max_new_tokens,
             num_beams=chosen.num_beams,
             batch_size=batch_size,
-            source_limit=chosen.source_limit(graft.config.max_position_embeddings),
+            source_limit=chosen.source_limit(graft.config.max_position_embeddings, graft.config.source_positions),
             truncate=chosen.truncate,
             progress=bar,
         )

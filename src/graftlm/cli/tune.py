@@ -209,7 +209,7 @@ def _examples(
     from graftlm.data.collate import encode
 
     records = task.records(split)[:limit]
-    room = task.source_limit(graft.config.max_position_embeddings)
+    room = task.source_limit(graft.config.max_position_embeddings, graft.config.source_positions)
     return [encode(record, task, tokenizers, room) for record in records]
 
 

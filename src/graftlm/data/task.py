@@ -125,9 +125,10 @@ class Task(BaseModel):
             raise TaskError(f"The target_template of task {self.name} writes two choices alike; put {{target}} in it.")
         return texts
 
-    def source_limit(self, positions: int) -> int:
-        """Longest source in tokens, for a model with `positions` positions.
+    def source_limit(self, positions: int, source_positions: int | None = None) -> int:
+        """Longest source in tokens, for a model with `positions` positions for source and target together.
 
+        `source_positions` are those of an encoder that has fewer of its own.
         Raises: TaskError when the targets leave no room for a source.
         """
         room = positions - self.max_new_tokens
@@ -136,7 +137,7 @@ class Task(BaseModel):
                 f"Task {self.name} reserves {self.max_new_tokens} of the model's {positions} positions for the target, "
                 "which leaves none for the source; lower max_new_tokens."
             )
-        return room if self.max_source_tokens is None else min(room, self.max_source_tokens)
+        return min(limit for limit in (room, source_positions, self.max_source_tokens) if limit is not None)
 
     def records(self, split: str) -> list[Record]:
         """Records of `train`, `validation` or `test`. Raises: TaskError when they are missing or broken."""

@@ -108,7 +108,7 @@ def _tune(
     assert arm.settings is not None
     values = {"steps": budget.steps, "batch_size": budget.batch_size, "learning_rate": arm.learning_rate}
     settings = TuneSettings(**(values | {"eval_every": 50, "seed": seed} | dict(arm.settings)))
-    limit = task.source_limit(model.config.max_position_embeddings)
+    limit = task.source_limit(model.config.max_position_embeddings, model.config.source_positions)
     train = [encode(record, task, tokenizers, limit) for record in task.records("train")]
     if arm.shuffled:
         train = shuffled_sources(train, seed)

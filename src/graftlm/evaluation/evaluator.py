@@ -49,7 +49,7 @@ def evaluate(
     `num_beams` where no metric reads what the model writes.
     """
     records = task.records(split)[:limit]
-    source_limit = task.source_limit(model.config.max_position_embeddings)
+    source_limit = task.source_limit(model.config.max_position_embeddings, model.config.source_positions)
     tokenizers = Tokenizers.of(tokenizer, model.config)
     examples = [encode(record, task, tokenizers, source_limit) for record in records]
     choices = choices_of(task, records)

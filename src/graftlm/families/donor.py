@@ -60,8 +60,12 @@ class Donor:
         return stack
 
     def encoder_tensor(self, name: str) -> str:
-        """Our name, in this donor, of an encoder's tensor `encoder.…`."""
-        return f"decoder.{name.removeprefix('encoder.')}" if self.is_causal_lm else name
+        """Our name, in this donor, of an encoder's tensor `encoder.…`.
+
+        A language model has it in its decoder, and so has an encoder–decoder the table that both of its sides read.
+        """
+        own = self.tied.get(name, name)
+        return own if own in self.shapes else f"decoder.{name.removeprefix('encoder.')}"
 
     @cached_property
     def weights(self) -> WeightMap:
@@ -98,7 +102,8 @@ class Donor:
         if place.source in self.tensors.infos:
             stored = self.tensors.infos[place.source]
             return TensorInfo(stored.file, self.shapes[name], stored.dtype)
-        widest = max((info.dtype for info in self.tensors.infos.values()), key=lambda dtype: dtype.itemsize)
+        floats = (info.dtype for info in self.tensors.infos.values() if info.dtype.is_floating_point)
+        widest = max(floats, key=lambda dtype: dtype.itemsize)
         return TensorInfo(self.folder, self.shapes[name], widest)
 
     def read(self, name: str) -> torch.Tensor:

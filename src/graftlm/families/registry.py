@@ -2,6 +2,7 @@
 
 from graftlm.errors import ConversionError
 from graftlm.families.bart import BART, MBART
+from graftlm.families.bert import BERT, ROBERTA, XLM_ROBERTA
 from graftlm.families.gemma import GEMMA
 from graftlm.families.gemma2 import GEMMA2
 from graftlm.families.gemma3 import GEMMA3, GEMMA3_WITH_IMAGES
@@ -11,6 +12,7 @@ from graftlm.families.llama import LLAMA
 from graftlm.families.marian import MARIAN
 from graftlm.families.mistral import MISTRAL
 from graftlm.families.mixtral import MIXTRAL
+from graftlm.families.modernbert import MODERNBERT
 from graftlm.families.olmo2 import OLMO2
 from graftlm.families.phi3 import PHI3
 from graftlm.families.qwen2 import QWEN2
@@ -27,8 +29,9 @@ LIKE_LLAMA = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_I
 WITH_EXPERTS = (MIXTRAL, QWEN3_MOE)
 OTHER_CAUSAL_LMS = (PHI3, GPT2, GPT_NEOX)
 ENCODER_DECODERS = (T5GEMMA, T5GEMMA2, T5, MT5, BART, MBART, MARIAN)
+ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, MODERNBERT)
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (*LIKE_LLAMA, *WITH_EXPERTS, *OTHER_CAUSAL_LMS, *ENCODER_DECODERS)
+    family.name: family for family in (*LIKE_LLAMA, *WITH_EXPERTS, *OTHER_CAUSAL_LMS, *ENCODER_DECODERS, *ENCODERS)
 }
 """Every known family by its model_type."""
 

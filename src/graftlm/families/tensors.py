@@ -21,6 +21,8 @@ INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """Names in the format -> dtypes, in the order in which a file holds them."""
+BESIDE = {"I64": torch.int64, "U8": torch.uint8, "BOOL": torch.bool}
+"""The same of what is no weight: positions and masks that old releases store."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,14 @@ class TensorFolder:
         self.infos = {name: info for infos in found.values() for name, info in infos.items()}
 
     def check(self, expected: Mapping[str, tuple[int, ...]], ignored: Collection[str] = ()) -> None:
-        """Raise CheckpointError that lists every tensor that is missing, unexpected or of another shape."""
+        """Raise CheckpointError that lists every tensor that is missing, unexpected or of another shape.
+
+        Only those that are ignored may be whole numbers.
+        """
+        shown = {dtype: kind for kind, dtype in BESIDE.items()}
+        for name, info in self.infos.items():
+            if name not in ignored and info.dtype in shown:
+                raise _quantised(info.file, name, shown[info.dtype])
         problems = [
             f"{name} is missing"
             if name not in self.infos
@@ -149,14 +158,17 @@ def _infos(file: Path) -> dict[str, TensorInfo]:
     with opened(file) as shard:
         for name in shard.keys():  # noqa: SIM118 - safe_open is no mapping
             part = shard.get_slice(name)
-            dtype = DTYPES.get(part.get_dtype())
+            dtype = (DTYPES | BESIDE).get(part.get_dtype())
             if dtype is None:
-                raise CheckpointError(
-                    f"{file} stores {_shown(name)} as {part.get_dtype()}; quantised weights cannot be adapted, "
-                    "use the float checkpoint."
-                )
+                raise _quantised(file, name, part.get_dtype())
             infos[name] = TensorInfo(file, tuple(part.get_shape()), dtype)
     return infos
+
+
+def _quantised(file: Path, name: str, dtype: str) -> CheckpointError:
+    return CheckpointError(
+        f"{file} stores {_shown(name)} as {dtype}; quantised weights cannot be adapted, use the float checkpoint."
+    )
 
 
 def opened(file: Path) -> safe_open:

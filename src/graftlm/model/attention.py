@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from graftlm.model.adapter import EMPTY, LinearDeltas, adapted
 from graftlm.model.config import StackConfig
@@ -74,7 +75,9 @@ class Attention(nn.Module):
             dropout=dropout,
             bias=bias,
         )
-        return adapted(self.o_proj, output.transpose(1, 2).flatten(2), deltas.get("o_proj"))
+        output = adapted(self.o_proj, output.transpose(1, 2).flatten(2), deltas.get("o_proj"))
+        lost = self.config.attention_out_dropout if self.training else 0.0
+        return F.dropout(output, lost) if lost else output
 
     def _normed(self, norm: str, x: Tensor) -> Tensor:
         if not self.config.qk_norm:

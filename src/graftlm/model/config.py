@@ -221,6 +221,12 @@ class GraftConfig(_StackedConfig):
         fits = not encoder.final_norm and encoder.num_layers <= decoder.num_layers
         return same == decoder.first(encoder.num_layers) and self.share_embeddings and fits
 
+    @property
+    def source_positions(self) -> int:
+        """Positions that the encoder was made for."""
+        assert isinstance(self.encoder, StackConfig)
+        return self.encoder.max_position_embeddings
+
     def _check_tokens(self) -> None:
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
             value = getattr(self, name)

@@ -170,6 +170,8 @@ class StackConfig:
     """As attention_softcap, on the output logits."""
     embedding_dropout: float = 0.0
     attention_dropout: float = 0.0
+    attention_out_dropout: float = 0.0
+    """Of what attention gives, before residual_dropout."""
     activation_dropout: float = 0.0
     """Of the inner feed-forward activations."""
     residual_dropout: float = 0.0

@@ -59,7 +59,8 @@ class Intake:
                 f"together; give at most {self._positions - 1}.",
                 param="max_tokens",
             )
-        limit = served.task.model_copy(update={"max_new_tokens": max_tokens}).source_limit(self._positions)
+        task = served.task.model_copy(update={"max_new_tokens": max_tokens})
+        limit = task.source_limit(self._positions, self._model.config.source_positions)
         text = template.render(served.task.source_template, {"source": prompt})
         try:
             ids = self._tokenizers.encode_source(text, name="The prompt")

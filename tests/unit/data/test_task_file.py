@@ -147,6 +147,8 @@ def test_source_limit_is_the_smaller_of_room_and_setting() -> None:
     assert Task(name="t", max_new_tokens=28).source_limit(128) == 100
     assert Task(name="t", max_new_tokens=28, max_source_tokens=50).source_limit(128) == 50
     assert Task(name="t", max_new_tokens=28, max_source_tokens=500).source_limit(128) == 100
+    assert Task(name="t", max_new_tokens=28).source_limit(128, 64) == 64
+    assert Task(name="t", max_new_tokens=28, max_source_tokens=50).source_limit(128, 64) == 50
     with pytest.raises(TaskError, match="lower max_new_tokens"):
         Task(name="t", max_new_tokens=128).source_limit(128)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from graftlm.errors import CheckpointError, ConfigError, ConversionError
 from graftlm.families.donor import open_donor
 from graftlm.families.registry import FAMILIES
+from tiny_encoders import ENCODERS, store_encoder
 from tiny_gemma3 import store_gemma3
 from tiny_seq2seq import SEQ2SEQ, store_seq2seq
 from tiny_t5gemma import T5GEMMAS, store_t5gemma
@@ -37,6 +38,7 @@ STORES: dict[str, Callable[[Path], Any]] = {
     "gemma3": store_gemma3,
     **{name: functools.partial(store_t5gemma, name) for name in T5GEMMAS},
     **{name: functools.partial(store_seq2seq, name) for name in SEQ2SEQ},
+    **{name: functools.partial(store_encoder, name) for name in ENCODERS},
 }
 """What stores a model of those families that are no plain language models."""
 
