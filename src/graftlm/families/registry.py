@@ -18,9 +18,9 @@ from graftlm.families.t5gemma import T5GEMMA
 from graftlm.families.t5gemma2 import T5GEMMA2
 from graftlm.model.config import GraftConfig
 
-CAUSAL_LMS = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, SMOLLM3, OLMO2)
-ENCODER_DECODERS = (T5GEMMA, T5GEMMA2, T5, MT5, BART, MBART, MARIAN)
-FAMILIES: dict[str, Family] = {family.name: family for family in (*CAUSAL_LMS, *ENCODER_DECODERS)}
+LANGUAGE_MODELS = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, SMOLLM3, OLMO2)
+ENCODER_DECODERS = (T5, MT5, BART, MBART, MARIAN, T5GEMMA, T5GEMMA2)
+FAMILIES: dict[str, Family] = {family.name: family for family in (*LANGUAGE_MODELS, *ENCODER_DECODERS)}
 """Every known family by its model_type."""
 
 REFUSED = {

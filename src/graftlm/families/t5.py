@@ -8,7 +8,7 @@ from graftlm.families.seq2seq import JOINED, LEFTOVERS, SHARED, TOKENS
 from graftlm.families.spec import Family, layer
 from graftlm.families.stock_config import Values
 from graftlm.families.weight_map import TensorRule, WeightMap, rename
-from graftlm.model.config import GraftConfig, RelativeBiasConfig
+from graftlm.model.config import GraftConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.stack_config import LARGEST
 
@@ -36,11 +36,11 @@ def relative_bias(*, bidirectional: bool) -> Rule:
 
     def read(values: Values) -> Values:
         return {
-            "relative_bias": RelativeBiasConfig(
-                buckets=values["relative_attention_num_buckets"],
-                max_distance=values["relative_attention_max_distance"],
-                bidirectional=bidirectional,
-            )
+            "relative_bias": {
+                "buckets": values["relative_attention_num_buckets"],
+                "max_distance": values["relative_attention_max_distance"],
+                "bidirectional": bidirectional,
+            }
         }
 
     return Rule(

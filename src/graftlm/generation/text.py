@@ -68,9 +68,10 @@ def stop_ids(model: GraftForConditionalGeneration, tokenizers: Tokenizers) -> li
 
 
 def start_id(model: GraftForConditionalGeneration) -> int | None:
-    """The decoder's first input where that is not the source's last token."""
-    start: int | None = model.generation_config.decoder_start_token_id
-    return model.config.decoder_start_token_id if start is None else start
+    """The decoder's first input where that is not the source's last token; some models leave it to BOS."""
+    settings, config = model.generation_config, model.config
+    choices = (settings.decoder_start_token_id, config.decoder_start_token_id, settings.bos_token_id)
+    return next((token for token in choices if token is not None), None)
 
 
 def _generate(

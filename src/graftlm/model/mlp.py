@@ -18,7 +18,7 @@ class MLP(nn.Module):
 
     def __init__(self, config: StackConfig, inner: int | None = None) -> None:
         super().__init__()
-        if config.activation not in ACT2FN:
+        if not isinstance(config.activation, str) or config.activation not in ACT2FN:
             raise ConfigError(f"Unknown activation {config.activation!r}; use a name of transformers' ACT2FN.")
         width, bias = config.hidden_size, config.mlp_bias
         inner = config.intermediate_size if inner is None else inner

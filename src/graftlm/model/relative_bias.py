@@ -40,7 +40,7 @@ def buckets(distance: Tensor, config: RelativeBiasConfig) -> Tensor:
         distance = distance.abs()
     else:
         distance = (-distance).clamp(min=0)
-    exact = number // 2
+    exact = config.exact
     # Clamped from below, so that no logarithm of zero is taken where the exact bucket is used anyway.
     far = torch.log(distance.clamp(min=exact).float() / exact) / math.log(config.max_distance / exact)
     beyond = (exact + (far * (number - exact)).long()).clamp(max=number - 1)

@@ -102,6 +102,16 @@ class RelativeBiasConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        if not 0 < self.exact < self.max_distance:
+            raise ConfigError(
+                f"relative_bias has {self.buckets} buckets for distances up to {self.max_distance}; give at least "
+                f"{4 if self.bidirectional else 2}, and a max_distance above {self.exact}."
+            )
+
+    @property
+    def exact(self) -> int:
+        """Distances that have a bucket of their own, on each side."""
+        return self.buckets // (4 if self.bidirectional else 2)
 
 
 @dataclass(frozen=True, kw_only=True)

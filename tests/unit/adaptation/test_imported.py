@@ -40,7 +40,10 @@ def grafts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         store_seq2seq(name, root / name / "source")
         tiny.tokenizer().save_pretrained(root / name / "source")
         # Forced tokens would hide what the encoders say.
-        GenerationConfig(eos_token_id=2, pad_token_id=0).save_pretrained(root / name / "source")
+        start = 7 if name == "mbart" else None
+        GenerationConfig(eos_token_id=2, pad_token_id=0, decoder_start_token_id=start).save_pretrained(
+            root / name / "source"
+        )
         adapt_to_folder(root / name / "source", root / name / "graft")
         made[name] = root / name / "graft"
     return made
@@ -110,7 +113,7 @@ def test_the_encoder_of_another_source_is_refused(grafts: dict[str, Path], tmp_p
         load_task_encoder(load_graft(grafts["mbart"]), tmp_path / "e")
 
 
-@pytest.mark.parametrize("name", ["t5-gated", "bart", "marian"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_two_tasks_are_served_in_one_batch(name: str, grafts: dict[str, Path], tmp_path: Path) -> None:
     encoders = {"plain": {"noise": 1}, "beside": {"noise": 2, "decoder_adapter": "ia3"}}
     expected = {}

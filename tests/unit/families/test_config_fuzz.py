@@ -1,12 +1,12 @@
 """Whatever stands in a config.json: the donor is read, or refused in one sentence, soon and within bounded memory."""
 
 import contextlib
-import functools
 import json
 import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ VALUES = st.recursive(
 )
 STORES: dict[str, Callable[[Path], Any]] = {
     "gemma3": store_gemma3,
-    **{name: functools.partial(store_t5gemma, name) for name in T5GEMMAS},
-    **{name: functools.partial(store_seq2seq, name) for name in SEQ2SEQ},
+    **{name: partial(store_t5gemma, name) for name in T5GEMMAS},
+    **{name: partial(store_seq2seq, name) for name in SEQ2SEQ},
 }
 """What stores a model of those families that are no plain language models."""
 

@@ -220,3 +220,12 @@ def test_a_graft_is_read_without_a_detour(tmp_path: Path) -> None:
     assert gap(found, stock(input_ids=b.ids, attention_mask=b.mask, labels=b.target).logits) <= MODULE
     assert model.config.made_from == {"encoder": "marian", "decoder": "marian"}
     assert model.config.recipe is None
+
+
+@pytest.mark.parametrize(("buckets", "distance"), [(3, 9), (8, 2), (0, 9)])
+def test_buckets_that_hold_no_distances_are_refused(buckets: int, distance: int) -> None:
+    change = {"relative_attention_num_buckets": buckets, "relative_attention_max_distance": distance}
+    with pytest.raises(
+        ConversionError, match=f"relative_bias has {buckets} buckets for distances up to {distance}; give"
+    ):
+        our_config(seq2seq_config("t5").to_dict() | change)
