@@ -31,31 +31,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from torch import Tensor, nn
-from transformers import Gemma2Config, T5GemmaConfig, T5GemmaForConditionalGeneration
+from transformers import T5GemmaConfig, T5GemmaForConditionalGeneration
 
-from graftlm.adaptation.recipe import RECIPES
-from graftlm.families.registry import family_of
 from graftlm.families.stock_config import complete
+from graftlm.families.t5gemma import T5GEMMA
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.freeze import freeze
 from machine import machine, write
 
 OURS, STOCK = "ours", "stock T5Gemma eager"
 STEPS = 2
-NAMES = {
-    r"\.embedding\.": ".embed_tokens.",
-    r"\.cross_attention_norm\.": ".pre_cross_attn_layernorm.",
-    r"\.cross_attention_out_norm\.": ".post_cross_attn_layernorm.",
-    r"\.cross_attention\.": ".cross_attn.",
-    r"\.attention_norm\.": ".pre_self_attn_layernorm.",
-    r"\.attention_out_norm\.": ".post_self_attn_layernorm.",
-    r"\.attention\.": ".self_attn.",
-    r"\.mlp_norm\.": ".pre_feedforward_layernorm.",
-    r"\.mlp_out_norm\.": ".post_feedforward_layernorm.",
-    r"^lm_head\.": "lm_head.out_proj.",
-    r"^(encoder|decoder)\.": r"model.\1.",
-}
-"""Our names of tensors -> stock's."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +92,20 @@ CASES = [
 def configs(size: Size, case: Case) -> tuple[Any, T5GemmaConfig]:
     """Our config and stock's, of the same model."""
     caps = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
-    values = Gemma2Config(
-        vocab_size=size.vocabulary,
-        hidden_size=size.width,
-        intermediate_size=4 * size.width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.width // 64,
-        num_key_value_heads=max(1, size.width // 128),
-        head_dim=64,
-        query_pre_attn_scalar=64,
+    sizes = {
+        "vocab_size": size.vocabulary,
+        "hidden_size": size.width,
+        "intermediate_size": 4 * size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.width // 64,
+        "num_key_value_heads": max(1, size.width // 128),
+        "head_dim": 64,
+        "query_pre_attn_scalar": 64,
         **(caps if case.softcaps else dict.fromkeys(caps)),
-    ).to_dict()
-    lm = family_of("gemma2").config.read(values, complete(values))
-    side = {k: v for k, v in values.items() if k not in ("model_type", "architectures", "dtype")}
-    return RECIPES["t5gemma"].config(lm, lm), T5GemmaConfig(encoder=side, decoder=side, vocab_size=size.vocabulary)
+    }
+    theirs = T5GemmaConfig(encoder=sizes, decoder=sizes, vocab_size=size.vocabulary)
+    values = theirs.to_dict()
+    return T5GEMMA.config.read(values, complete(values)), theirs
 
 
 def build(side: str, size: Size, case: Case) -> nn.Module:
@@ -138,14 +123,9 @@ def build(side: str, size: Size, case: Case) -> nn.Module:
     return model.to(case.dtype).train()
 
 
-def copy_weights(ours: nn.Module, stock: nn.Module) -> None:
+def copy_weights(ours: GraftForConditionalGeneration, stock: nn.Module) -> None:
     """Give the stock model our weights."""
-    state = {}
-    for name, tensor in ours.state_dict().items():
-        for pattern, replacement in NAMES.items():
-            name = re.sub(pattern, replacement, name)
-        state[name] = tensor
-    stock.load_state_dict(state, strict=True)
+    stock.load_state_dict(T5GEMMA.stock_tensors(ours.state_dict(), ours.config), strict=True)
 
 
 def batch(rows: int, tokens: int, vocabulary: int) -> dict[str, Tensor]:

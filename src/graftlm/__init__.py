@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from graftlm.adaptation.adapt import adapt, adapt_to_folder
+    from graftlm.adaptation.export import export
     from graftlm.adaptation.store import load_graft
     from graftlm.adaptation.task_encoder import load_task_encoder, save_task_encoder
     from graftlm.data.tokenizers import Tokenizers, tokenizers_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "adapt": "graftlm.adaptation.adapt",
     "adapt_to_folder": "graftlm.adaptation.adapt",
+    "export": "graftlm.adaptation.export",
     "load_task_encoder": "graftlm.adaptation.task_encoder",
     "save_task_encoder": "graftlm.adaptation.task_encoder",
     "Tokenizers": "graftlm.data.tokenizers",
@@ -55,6 +57,7 @@ __all__ = [
     "Tokenizers",
     "adapt",
     "adapt_to_folder",
+    "export",
     "kv_prefix",
     "left_padded",
     "load_causal_lm",

@@ -151,12 +151,12 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
         key = json.dumps([decoder, encoder, str(dtype)], sort_keys=True)
         if key not in made:
             root = tmp_path_factory.mktemp("t5gemma")
-            donor = other = language_model(root / "lm", 2, dtype, decoder or {})
+            language_model(root / "lm", 2, dtype, decoder or {})
             if encoder is not None:
-                other = language_model(root / "encoder-lm", 7, dtype, encoder)
+                language_model(root / "encoder-lm", 7, dtype, encoder)
             source = None if encoder is None else root / "encoder-lm"
             graft = lively(adapt(root / "lm", encoder_from=source, recipe="t5gemma"), fresh=encoder is not None)
-            write(graft, other, donor, root / "t5gemma")
+            write(graft, root / "t5gemma")
             stock = T5GemmaForConditionalGeneration.from_pretrained(root / "t5gemma", dtype=torch.float32)
             made[key] = Exported(graft.float(), stock.eval(), root / "t5gemma")
         return made[key]
@@ -164,10 +164,10 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     return make
 
 
-def write(graft: GraftForConditionalGeneration, encoder: Any, decoder: Any, folder: Path) -> None:
+def write(graft: GraftForConditionalGeneration, folder: Path) -> None:
     """The graft as a T5Gemma folder."""
     dtype = next(graft.parameters()).dtype
-    as_t5gemma(graft, encoder.config, decoder.config).to(dtype).save_pretrained(folder)
+    as_t5gemma(graft).to(dtype).save_pretrained(folder)
     with_unknown().save_pretrained(folder)
 
 

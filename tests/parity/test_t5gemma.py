@@ -5,67 +5,40 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedConfig, T5GemmaConfig, T5GemmaForConditionalGeneration
+from transformers import T5GemmaConfig, T5GemmaForConditionalGeneration
 
 from graftlm.adaptation.adapt import adapt
+from graftlm.families.t5gemma import T5GEMMA
 from graftlm.model.modeling import GraftForConditionalGeneration
 from tiny import BOS, PAD, SIDES, VOCABULARY, WHOLE, batch, gap
 
-NAMES = {
-    r"\.embedding\.": ".embed_tokens.",
-    r"\.cross_attention_norm\.": ".pre_cross_attn_layernorm.",
-    r"\.cross_attention_out_norm\.": ".post_cross_attn_layernorm.",
-    r"\.cross_attention\.": ".cross_attn.",
-    r"\.attention_norm\.": ".pre_self_attn_layernorm.",
-    r"\.attention_out_norm\.": ".post_self_attn_layernorm.",
-    r"\.attention\.": ".self_attn.",
-    r"\.mlp_norm\.": ".pre_feedforward_layernorm.",
-    r"\.mlp_out_norm\.": ".post_feedforward_layernorm.",
-    r"^lm_head\.": "lm_head.out_proj.",
-    r"^(encoder|decoder)\.": r"model.\1.",
-}
 SMALL = {"hidden_size": 48, "num_hidden_layers": 3, "num_key_value_heads": 1, "sliding_window": 7}
 
 
-def module_config(config: PreTrainedConfig) -> dict[str, Any]:
-    """A Gemma 2 config as one side of a T5Gemma config."""
-    return {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures", "dtype")}
-
-
-def as_t5gemma(
-    model: GraftForConditionalGeneration, encoder: PreTrainedConfig, decoder: PreTrainedConfig
-) -> T5GemmaForConditionalGeneration:
-    """The graft's weights in transformers' own class."""
-    config = T5GemmaConfig(
-        encoder=module_config(encoder),
-        decoder=module_config(decoder),
-        vocab_size=decoder.vocab_size,
-        tie_word_embeddings=decoder.tie_word_embeddings,
-    )
-    stock = T5GemmaForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
-    state = {}
-    for name, tensor in model.state_dict().items():
-        for pattern, replacement in NAMES.items():
-            name = re.sub(pattern, replacement, name)
-        state[name] = tensor
-    stock.load_state_dict(state, strict=True)
+def as_t5gemma(model: GraftForConditionalGeneration) -> T5GemmaForConditionalGeneration:
+    """The graft in transformers' own class."""
+    values = T5GEMMA.stock_config(model.config)
+    stock = T5GemmaForConditionalGeneration._from_config(
+        T5GemmaConfig.from_dict(values), attn_implementation="eager"
+    ).eval()
+    stock.load_state_dict(T5GEMMA.stock_tensors(model.state_dict(), model.config), strict=True)
     return stock
 
 
 @pytest.fixture(scope="module", params=["balanced", "unbalanced"])
 def pair(request: pytest.FixtureRequest, tiny_lm: Any) -> tuple[Any, Any]:
     """(graft, the same in transformers), of one Gemma 2 or of two of different widths."""
-    decoder, folder = tiny_lm("gemma2")
+    _, folder = tiny_lm("gemma2")
     if request.param == "balanced":
         model = adapt(folder, recipe="t5gemma")
-        return model, as_t5gemma(model, decoder.config, decoder.config)
-    encoder, other = tiny_lm("gemma2", seed=1, **SMALL)
+        return model, as_t5gemma(model)
+    _, other = tiny_lm("gemma2", seed=1, **SMALL)
     model = adapt(folder, encoder_from=other, recipe="t5gemma")
     with torch.no_grad():  # Fresh cross-attention is too small to be seen by a test of logits.
         for name, parameter in model.named_parameters():
             if re.search(r"\.cross_attention\.", name):
                 parameter.mul_(0.25 / 0.02)
-    return model, as_t5gemma(model, encoder.config, decoder.config)
+    return model, as_t5gemma(model)
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -130,7 +130,8 @@ def generation_config(plan: Plan) -> GenerationConfig:
     config = plan.donors["decoder"].generation_config()
     # A kind of cache that suits the donor has no place for a memory.
     config.cache_implementation = None
-    config.decoder_start_token_id = plan.config.decoder_start_token_id
+    if config.decoder_start_token_id is None:
+        config.decoder_start_token_id = plan.config.decoder_start_token_id
     if config.pad_token_id is None:
         config.pad_token_id = plan.config.pad_token_id
     return config

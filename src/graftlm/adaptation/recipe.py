@@ -114,7 +114,24 @@ T5GEMMA = Recipe(
 )
 """Source: arXiv 2504.06225, section 3.1; transformers, models/t5gemma."""
 
-RECIPES = {recipe.name: recipe for recipe in (LOSSLESS, T5GEMMA)}
+T5GEMMA2 = Recipe(
+    name="t5gemma2",
+    bridge=BridgeConfig(kind="last"),
+    cross_mode="merged",
+    encoder_attention="bidirectional",
+    encoder_window="split",
+    memory_norm="none",
+    memory_rotary=False,
+    memory_window="none",
+    positions="restarted",
+    decoder_start="bos",
+    share_embeddings=True,
+    share_layers=False,
+    balanced_only=False,
+)
+"""Source: arXiv 2512.14856, section 2; transformers, models/t5gemma2."""
+
+RECIPES = {recipe.name: recipe for recipe in (LOSSLESS, T5GEMMA, T5GEMMA2)}
 
 
 def recipe_named(name: str) -> Recipe:

@@ -32,21 +32,30 @@ def load_graft(model: str | Path, dtype: torch.dtype | None = None) -> GraftForC
     Raises: CheckpointError for a folder that holds no graft or damaged weights, ConfigError for unknown settings.
     """
     folder = locate(model)
-    kind = read_json(folder / "config.json").get("model_type")
-    if kind in FAMILIES:
-        if FAMILIES[kind].model is GraftForConditionalGeneration:
-            return adapt(folder, dtype=dtype)
-        raise CheckpointError(
-            f"{model} is a language model; make a graft of it first: graftlm adapt {model} --out DIR."
-        )
-    if kind != GraftConfig.model_type:
-        raise CheckpointError(f"{model} is a model of type {kind!r}, not a graft; make one with graftlm adapt.")
-    config = GraftConfig.from_pretrained(folder)
-    TensorFolder(folder).check(stored_shapes(GraftForConditionalGeneration, config))
+    family = FAMILIES.get(str(read_json(folder / "config.json").get("model_type")))
+    if family is not None and family.model is GraftForConditionalGeneration:
+        return adapt(folder, dtype=dtype)
+    open_graft(folder, model)
     loaded: GraftForConditionalGeneration = GraftForConditionalGeneration.from_pretrained(
         folder, dtype=dtype or "auto", local_files_only=True
     )
     return loaded.eval()
+
+
+def open_graft(folder: Path, name: str | Path) -> tuple[GraftConfig, TensorFolder]:
+    """Config and headers of the graft that its user calls `name`, checked in full; no tensor is read yet.
+
+    Raises: as load_graft.
+    """
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind in FAMILIES and FAMILIES[kind].model is not GraftForConditionalGeneration:
+        raise CheckpointError(f"{name} is a language model; make a graft of it first: graftlm adapt {name} --out DIR.")
+    if kind != GraftConfig.model_type:
+        raise CheckpointError(f"{name} is a model of type {kind!r}, not a graft; make one with graftlm adapt.")
+    config = GraftConfig.from_pretrained(folder)
+    tensors = TensorFolder(folder)
+    tensors.check(stored_shapes(GraftForConditionalGeneration, config))
+    return config, tensors
 
 
 def save_graft(

@@ -13,7 +13,7 @@ def adapt(
     ],
     out: Annotated[Path, typer.Option(help="New folder for the graft.")],
     recipe: Annotated[
-        str | None, typer.Option(help="How to join encoder and decoder: lossless (default) or t5gemma.")
+        str | None, typer.Option(help="How to join encoder and decoder: lossless (default), t5gemma or t5gemma2.")
     ] = None,
     encoder_from: Annotated[str | None, typer.Option(help="Another model for the encoder (not for lossless).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of tensors that no model provides.", min=0, max=2**32 - 1)] = 0,

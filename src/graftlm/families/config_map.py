@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from graftlm.errors import ConfigError, ConversionError
 from graftlm.families.stock_config import Values, gathered, spread
 from graftlm.model.config import CausalLMConfig, StackConfig
 
+TOKENS = {"bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id"}
 BOOKKEEPING = frozenset(
     {
         "architectures",
@@ -33,10 +35,16 @@ BOOKKEEPING = frozenset(
 )
 """Fields that every transformers config may carry and that say nothing about the computation."""
 
+OF_GENERATION = frozenset(vars(GenerationConfig())) - TOKENS
+"""Ways to generate that old releases keep in the model's config; a donor's generation_config reads them."""
+
 STACK_FIELDS = frozenset(field.name for field in dataclasses.fields(StackConfig))
 PARTS = ("encoder", "decoder", "bridge")
 NOT_OF_FAMILIES = frozenset({*PARTS, "recipe", "made_from", "is_encoder_decoder", "source_tokenizer"})
 """Fields of our configs that say where a model comes from, or are nested."""
+
+MOST_NAMED = 6
+"""Differences that an error spells out."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,11 @@ def ignored(source: str, reason: str) -> Rule:
     """A field that does not change the computation, for `reason`."""
     assert reason
     return Rule((source,), lambda s: {}, lambda o: {})
+
+
+def repeated(source: str, ours: str) -> Rule:
+    """A field that says again what is read elsewhere: only written."""
+    return Rule((source,), lambda s: {}, lambda o: {source: o[ours]})
 
 
 def given(ours: str, value: Callable[[Values], Any]) -> Rule:
@@ -153,11 +166,13 @@ class ConfigMap:
     kind: type[PreTrainedConfig] = CausalLMConfig
     stack: str | None = "decoder"
     nested: tuple[str, ...] = ()
+    head_by_weights: bool = False
+    """Whether the head is tied is no setting: it is, unless the weights hold one that differs from the table."""
 
     def known(self) -> frozenset[str]:
         """Every source field that the table speaks of."""
         of_nested = {f"{part}.{name}" for part in self.nested for name in BOOKKEEPING}
-        return BOOKKEEPING | of_nested | {name for rule in self.rules for name in rule.source}
+        return BOOKKEEPING | OF_GENERATION | of_nested | {name for rule in self.rules for name in rule.source}
 
     def read(self, raw: Values, completed: Values) -> Any:
         """Our config of a source.
@@ -203,7 +218,7 @@ class ConfigMap:
             raise ConversionError("This family cannot express a model of this shape.") from error
         lost = [name for name in ours if ours[name] != back[name]]
         if lost:
-            raise ConversionError(f"This family cannot express {', '.join(f'{n}={ours[n]!r}' for n in lost)}.")
+            raise ConversionError(f"This family cannot express {_named(lost, ours, back)}.")
         return written
 
     def flat(self, config: PreTrainedConfig) -> dict[str, Any]:
@@ -231,8 +246,17 @@ class ConfigMap:
 
     def _around(self) -> list[str]:
         fields = (f for f in self.kind.__annotations__ if f not in NOT_OF_FAMILIES)
-        return [name for name in fields if not str(self.kind.__annotations__[name]).startswith("ClassVar")]
+        unset = {"tie_word_embeddings"} if self.head_by_weights else set()
+        annotations = self.kind.__annotations__
+        return [n for n in fields if n not in unset and not str(annotations[n]).startswith("ClassVar")]
 
 
 def _private(name: str) -> bool:
     return name.rpartition(".")[2].startswith("_")
+
+
+def _named(lost: list[str], ours: Values, back: Values) -> str:
+    """What differs, the bridge and how the parts are joined before the stacks; the first few of many."""
+    first = sorted(lost, key=lambda name: (not name.startswith("bridge."), "." in name))[:MOST_NAMED]
+    more = f" and {len(lost) - len(first)} more" if len(lost) > len(first) else ""
+    return ", ".join(f"{name}={short(ours[name])} (it has {short(back[name])})" for name in first) + more

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ from graftlm.errors import CheckpointError, ConfigError, ConversionError
 from graftlm.families.locate import locate
 from graftlm.families.registry import family_of
 from graftlm.families.spec import Family
-from graftlm.families.stock_config import complete, read_json, stock_config
+from graftlm.families.stock_config import complete, read_json
 from graftlm.families.tensors import TensorFolder, TensorInfo
-from graftlm.families.weight_map import Place
+from graftlm.families.weight_map import Place, WeightMap
 from graftlm.model.causal_lm import CausalLM
 from graftlm.model.config import StackConfig
 from graftlm.model.encoder_model import EncoderModel
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.pretrained import GraftPreTrainedModel, skeleton
+
+HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Donor:
         return own if own in self.shapes else f"decoder.{name.removeprefix('encoder.')}"
 
     @cached_property
+    def weights(self) -> WeightMap:
+        """The family's table of tensor names, as far as it is about this config."""
+        return self.family.weights.of(self.config)
+
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """All of our tensors that it stores."""
         return skeleton(self.family.model, self.config).shapes
@@ -77,12 +84,12 @@ class Donor:
     @cached_property
     def base(self) -> str:
         """What the names of its tensors begin with."""
-        return self.family.weights.base_of(self.tensors.infos.keys())
+        return self.weights.base_of(self.tensors.infos.keys())
 
     @cached_property
     def places(self) -> dict[str, Place]:
         """Where each of our tensors stands."""
-        weights, present = self.family.weights, self.tensors.infos.keys()
+        weights, present = self.weights, self.tensors.infos.keys()
         found = {name: weights.to_source(name, self.base, present) for name in self.shapes}
         missing = [name for name, place in found.items() if place is None]
         assert not missing, missing
@@ -115,10 +122,12 @@ class Donor:
         return self.places[name].source
 
     def generation_config(self) -> GenerationConfig:
-        """How the source generates by default."""
+        """How the source generates by default; old releases say it in the model's config."""
         if (self.folder / "generation_config.json").is_file():
             return GenerationConfig.from_pretrained(self.folder)
-        return GenerationConfig.from_model_config(stock_config(read_json(self.folder / "config.json")))
+        return GenerationConfig.from_pretrained(
+            self.folder, config_file_name="config.json", _from_model_config=True, local_files_only=True
+        )
 
 
 def open_donor(folder: str | Path) -> Donor:
@@ -136,6 +145,9 @@ def open_donor(folder: str | Path) -> Donor:
         raise ConversionError(f"{folder / 'config.json'}: {error}") from error
     donor = Donor(folder, family, config, TensorFolder(folder))
     _check_depth(donor)
+    if family.config.head_by_weights and not _has_tied_head(donor):
+        config.tie_word_embeddings = False
+        donor = replace(donor)  # What it has worked out was of a tied head.
     _check_tensors(donor)
     return donor
 
@@ -174,8 +186,14 @@ def _check_depth(donor: Donor) -> None:
             )
 
 
+def _has_tied_head(donor: Donor) -> bool:
+    source = donor.weights.to_source(HEAD, donor.base)
+    assert source is not None
+    return source.source not in donor.tensors.infos or _is_copy(donor, source.source)
+
+
 def _check_tensors(donor: Donor) -> None:
-    infos, weights = donor.tensors.infos, donor.family.weights
+    infos, weights = donor.tensors.infos, donor.weights
     expected: dict[str, tuple[int, ...]] = {}
     for place in donor.places.values():
         if place.source in infos or place.rule.default is None:
@@ -197,7 +215,7 @@ def _source_shape(donor: Donor, place: Place) -> tuple[int, ...]:
 
 def _is_copy(donor: Donor, name: str) -> bool:
     """A table may be stored once more under another name, if both copies are the same."""
-    place = donor.family.weights.to_ours(name, donor.base)
+    place = donor.weights.to_ours(name, donor.base)
     if place is None or len(place.ours) > 1:
         return False
     ours = donor.tied.get(place.ours[0], place.ours[0])

@@ -1,11 +1,13 @@
 """The families that graftlm knows, by model_type."""
 
 from graftlm.errors import ConversionError
+from graftlm.families.bart import BART, MBART
 from graftlm.families.bert import BERT, ROBERTA, XLM_ROBERTA
 from graftlm.families.gemma import GEMMA
 from graftlm.families.gemma2 import GEMMA2
 from graftlm.families.gemma3 import GEMMA3, GEMMA3_WITH_IMAGES
 from graftlm.families.llama import LLAMA
+from graftlm.families.marian import MARIAN
 from graftlm.families.mistral import MISTRAL
 from graftlm.families.modernbert import MODERNBERT
 from graftlm.families.olmo2 import OLMO2
@@ -13,13 +15,16 @@ from graftlm.families.qwen2 import QWEN2
 from graftlm.families.qwen3 import QWEN3
 from graftlm.families.smollm3 import SMOLLM3
 from graftlm.families.spec import Family
+from graftlm.families.t5 import MT5, T5
+from graftlm.families.t5gemma import T5GEMMA
+from graftlm.families.t5gemma2 import T5GEMMA2
 from graftlm.model.config import GraftConfig
 
-LANGUAGE_MODELS = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, SMOLLM3, OLMO2)
+CAUSAL_LMS = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, SMOLLM3, OLMO2)
 ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, MODERNBERT)
-FAMILIES: dict[str, Family] = {family.name: family for family in (*LANGUAGE_MODELS, *ENCODERS)}
+ENCODER_DECODERS = (T5GEMMA, T5GEMMA2, T5, MT5, BART, MBART, MARIAN)
+FAMILIES: dict[str, Family] = {family.name: family for family in (*CAUSAL_LMS, *ENCODERS, *ENCODER_DECODERS)}
 """Every known family by its model_type."""
-
 
 REFUSED = {
     "bloom": "its attention has ALiBi slopes",

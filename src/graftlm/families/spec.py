@@ -36,11 +36,12 @@ class Family:
         named = {"architectures": [self.architecture], "model_type": self.name}
         return named | self.config.write(config, lambda fields: complete(named | dict(fields)))
 
-    def places(self, names: Iterable[str]) -> list[Place]:
+    def places(self, names: Iterable[str], config: PreTrainedConfig) -> list[Place]:
         """The source tensors that hold our tensors of these names, as the family writes them, each once."""
         found: dict[str, Place] = {}
+        weights = self.weights.of(config)
         for name in names:
-            place = self.weights.to_source(name)
+            place = weights.to_source(name)
             assert place is not None, name
             found.setdefault(place.source, place)
         return list(found.values())
@@ -51,7 +52,7 @@ class Family:
             return self.written_as.stock_tensors(tensors, config)
         return {
             place.source: place.rule.join([tensors[part] for part in place.ours], config)
-            for place in self.places(tensors)
+            for place in self.places(tensors, config)
         }
 
 
@@ -87,7 +88,7 @@ def partial_rotary_for_all(values: Values) -> Values:
 
 def shared_rotary(ours: Values) -> dict[str, Any]:
     """Inverse of `one_rotary_for_all`."""
-    return {"rope_parameters": dict(next(iter(ours["rotary"].values())))}
+    return {"rope_parameters": dict(next(iter(ours["rotary"].values()), {}))}
 
 
 LAYER_TYPES = Rule(

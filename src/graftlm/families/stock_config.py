@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -35,7 +36,8 @@ def stock_config(raw: Values) -> PreTrainedConfig:
             # transformers would make lists of that length.
             raise ConversionError(f"The config asks for {name}={value}; no model has so many layers.")
     try:
-        return CONFIG_MAPPING[raw["model_type"]].from_dict(dict(raw))
+        # transformers fills in defaults inside of what it is given.
+        return CONFIG_MAPPING[raw["model_type"]].from_dict(copy.deepcopy(dict(raw)))
     except Exception as error:
         # transformers validates with several libraries' exception types.
         raise ConversionError(f"transformers refuses this config: {' '.join(str(error).split())}.") from error

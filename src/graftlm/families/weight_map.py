@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ Split = Callable[[Tensor, Shapes, Any], Sequence[Tensor]]
 """Source tensor, shapes of our tensors, our config -> our tensors; views where possible."""
 Join = Callable[[Sequence[Tensor], Any], Tensor]
 """Our tensors, our config -> source tensor. It also works on meta tensors, and so tells the shape."""
+Condition = Callable[[Any], bool]
+"""A question to our config."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,16 @@ class TensorRule:
     join: Join
     default: float | None = None
     """Value that all of it has where a release leaves it out; None where it must be there."""
+    when: Condition | None = None
+    """Configs that have the tensor under this name; None for all."""
 
     def __post_init__(self) -> None:
         assert all(holes(name) == holes(self.source) for name in self.ours)
 
 
-def rename(source: str, ours: str, default: float | None = None) -> TensorRule:
+def rename(source: str, ours: str, default: float | None = None, when: Condition | None = None) -> TensorRule:
     """The same tensor under two names."""
-    return TensorRule(source, (ours,), lambda t, shapes, c: (t,), lambda parts, c: parts[0], default)
+    return TensorRule(source, (ours,), lambda t, shapes, c: (t,), lambda parts, c: parts[0], default, when)
 
 
 def fused(source: str, *ours: str) -> TensorRule:
@@ -82,6 +86,10 @@ class WeightMap:
     rules: tuple[TensorRule, ...]
     dropped: tuple[str, ...] = ()
     bases: tuple[str, ...] = ("",)
+
+    def of(self, config: Any) -> WeightMap:
+        """The part of the table that holds for one of our configs."""
+        return replace(self, rules=tuple(rule for rule in self.rules if rule.when is None or rule.when(config)))
 
     def base_of(self, names: Collection[str]) -> str:
         """The base that most of a checkpoint's tensors agree with."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Any, ClassVar, Literal
 
 from transformers import PreTrainedConfig
@@ -226,11 +227,19 @@ class GraftConfig(_StackedConfig):
         assert isinstance(self.encoder, StackConfig)
         return self.encoder.max_position_embeddings
 
+    def _check_tokens(self) -> None:
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
+            value = getattr(self, name)
+            ids = value if name == "eos_token_id" and isinstance(value, list) else [value]
+            if not all(token is None or (isinstance(token, int) and token >= 0) for token in ids):
+                raise ConfigError(f"{name} is {short(value)}; it must be the number of a token, or none.")
+
     def _check(self) -> None:
         encoder, decoder, bridge = self.encoder, self.decoder, self.bridge
         assert isinstance(encoder, StackConfig)
         assert isinstance(decoder, StackConfig)
         assert isinstance(bridge, BridgeConfig)
+        self._check_tokens()
         one_of("cross_mode", self.cross_mode, ("merged", "separate"))
         one_of("encoder_attention", self.encoder_attention, ("causal", "bidirectional"))
         one_of("memory_norm", self.memory_norm, ("layer_input", "none"))

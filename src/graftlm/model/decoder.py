@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import EncoderDecoderCache
 
 from graftlm.model.adapter import RowAdapters
@@ -64,7 +65,9 @@ class Decoder(nn.Module):
             read = None if memory is None else memory[:, min(layer.index, memory.shape[1] - 1)]
             x = layer(x, views[layer.layer_type], read, past_key_values=past_key_values, deltas=beside)
             states.append(x)
-        states.append(self.norm(x))
+        output = self.norm(x)
+        dropout = self.config.output_dropout if self.training else 0.0
+        states.append(F.dropout(output, dropout) if dropout else output)
         return states
 
     def views(self, x: Tensor, target: Placement, source: Placement | None) -> dict[str, View]:

@@ -1,6 +1,7 @@
 """The encoder stack: it keeps every state, because a bridge may read any of them."""
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from graftlm.model.adapter import Adapter, RowAdapters
 from graftlm.model.block import Block, Layers, View
@@ -41,6 +42,12 @@ class Encoder(nn.Module):
         for layer, beside in zip(self.layers, RowAdapters((adapter,)).layers(len(self.layers)), strict=True):
             states.append(layer(states[-1], views[layer.layer_type], deltas=beside))
         return states
+
+    def output(self, state: Tensor) -> Tensor:
+        """The last state as what stands after the layers leaves it. Shapes: (B, S, D) -> the same."""
+        normed: Tensor = self.norm(state)
+        dropout = self.config.output_dropout if self.training else 0.0
+        return F.dropout(normed, dropout) if dropout else normed
 
     def views(self, embedded: Tensor, mask: Tensor, positions: Tensor) -> dict[str, View]:
         """Masks and rotary tables by layer type."""

@@ -36,4 +36,4 @@ class EncoderModel(GraftPreTrainedModel):
         """Normed last state (B, S, D), and all raw states h_0 … h_N."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         states = self.encoder(self.encoder.embedding(input_ids), mask, positions_from_mask(mask))
-        return BaseModelOutput(last_hidden_state=self.encoder.norm(states[-1]), hidden_states=tuple(states))
+        return BaseModelOutput(last_hidden_state=self.encoder.output(states[-1]), hidden_states=tuple(states))

@@ -116,6 +116,7 @@ class StackConfig:
     num_kv_heads: int
     head_dim: int
     max_position_embeddings: int
+    """LARGEST where nothing limits the positions."""
     activation: str = "silu"
     """Name of the feed-forward activation in transformers' ACT2FN."""
     mlp_gated: bool = True
@@ -163,6 +164,8 @@ class StackConfig:
     """Of the inner feed-forward activations."""
     residual_dropout: float = 0.0
     """Of what each sub-layer adds."""
+    output_dropout: float = 0.0
+    """Of the normed output."""
     embedding_scale: float = 1.0
     embedding_norm: bool = False
     """A norm of the embedded tokens, before the first layer."""

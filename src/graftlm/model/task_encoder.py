@@ -53,8 +53,8 @@ class TaskEncoder:
         embedding = getattr(self.encoder, "embedding", shared)
         states = self.encoder(embedding(input_ids), mask, positions_from_mask(mask), self.encoder_adapter)
         return EncoderOutput(
-            last_hidden_state=self.encoder.norm(states[-1]),
-            memory=self.bridge(states, self.encoder.norm),
+            last_hidden_state=self.encoder.output(states[-1]),
+            memory=self.bridge(states, self.encoder.output),
             last_token=(input_ids * last_token_mask(mask)).sum(-1, keepdim=True),
             hidden_states=tuple(states) if output_hidden_states else None,
             adapters=(self.decoder_adapter,),

@@ -1,12 +1,12 @@
 """Whatever stands in a config.json: the donor is read, or refused in one sentence, soon and within bounded memory."""
 
 import contextlib
+import functools
 import json
 import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from graftlm.families.donor import open_donor
 from graftlm.families.registry import FAMILIES
 from tiny_encoders import ENCODERS, store_encoder
 from tiny_gemma3 import store_gemma3
+from tiny_seq2seq import SEQ2SEQ, store_seq2seq
+from tiny_t5gemma import T5GEMMAS, store_t5gemma
 
 SECONDS = 20
 BYTES = 4 << 30
@@ -34,7 +36,9 @@ VALUES = st.recursive(
 )
 STORES: dict[str, Callable[[Path], Any]] = {
     "gemma3": store_gemma3,
-    **{family: partial(store_encoder, family) for family in ENCODERS},
+    **{family: functools.partial(store_encoder, family) for family in ENCODERS},
+    **{name: functools.partial(store_t5gemma, name) for name in T5GEMMAS},
+    **{name: functools.partial(store_seq2seq, name) for name in SEQ2SEQ},
 }
 """What stores a model of those families that are no plain language models."""
 

@@ -1,0 +1,26 @@
+"""graftlm export: a graft in, a folder that transformers loads without graftlm out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Graft: a folder or a hub name.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="Family of encoder-decoders such as t5gemma; causal-lm: the decoder alone, as the language model "
+            "that it was; or hf: whichever family fits."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for the model.")],
+    task_encoder: Annotated[Path | None, typer.Option(help="Task encoder to take in the encoder's place.")] = None,
+) -> None:
+    """Write a graft as a model of transformers' own."""
+    from graftlm.adaptation.export import export
+
+    made = export(model, format, out, task_encoder=task_encoder)
+    dtype = str(made.dtype).removeprefix("torch.")
+    typer.echo(f"{out}: {model} as {made.architecture}, {made.parameters:,} parameters in {dtype}.")
