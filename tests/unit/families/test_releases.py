@@ -57,7 +57,7 @@ def folder(tiny_lm: Any, tmp_path: Path) -> Callable[[str], Path]:
     return lambda family: Path(shutil.copytree(tiny_lm(family)[1], tmp_path / family))
 
 
-@pytest.mark.parametrize(("family", "change"), RELEASES, ids=str)
+@pytest.mark.parametrize(("family", "change"), RELEASES, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_the_same_weights_are_read(family: str, change: Any, tiny_lm: Any, folder: Callable[[str], Path]) -> None:
     release, stock = folder(family), tiny_lm(family)[0]
     saved = load_file(release / SINGLE)
