@@ -105,6 +105,18 @@ def export(
     return Exported(layout.family.name, layout.family.architecture, parameters, dtype)
 
 
+def exportable(config: GraftConfig) -> dict[str, str | None]:
+    """Each format -> None where a graft of this config can be written in it, else the reason why not."""
+    reasons: dict[str, str | None] = {}
+    for format in formats():
+        try:
+            _layout(config, format, "It")
+            reasons[format] = None
+        except ConversionError as error:
+            reasons[format] = str(error)
+    return reasons
+
+
 def _opened(folder: Path, model: str | Path) -> Held:
     config, stored = open_graft(folder, model)
     with torch.device("meta"):

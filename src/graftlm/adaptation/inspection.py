@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from graftlm.adaptation.export import exportable
 from graftlm.families.donor import open_donor
 from graftlm.families.locate import locate
 from graftlm.families.stock_config import read_json
@@ -70,6 +71,7 @@ def inspect(model: str | Path, *, source_tokens: int = 512, target_tokens: int =
         "total": {"parameters": _parameters(infos), "bytes": sum(info.nbytes for info in infos.values())},
         "flops": asdict(cost(config, source_tokens, target_tokens)),
         "kv_bytes_per_token": _cached(config, itemsize),
+        "export": exportable(config) if isinstance(config, GraftConfig) else {},
     }
 
 

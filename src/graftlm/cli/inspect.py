@@ -31,6 +31,8 @@ def inspect(
     print_table("Per token", ["", *_sides(record)], _cost_rows(record))
     if record["joined"]:
         settings = ", ".join(f"{name} {value}" for name, value in record["joined"].items())
+        possible = ", ".join(format for format, reason in record["export"].items() if reason is None)
+        typer.echo(f"Can be exported as: {possible or 'nothing'}; --json says why not as another format.")
         typer.echo(f"Joined by bridge {record['bridge']['kind']}: {settings}.")
 
 

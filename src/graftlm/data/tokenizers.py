@@ -163,6 +163,9 @@ def tokenizer_of(folder: str | Path) -> PreTrainedTokenizerBase:
         raise ConfigError(
             f"No tokenizer can be loaded from {folder} ({' '.join(str(error).split())[:200]})."
         ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # transformers makes an empty one where the files are missing.
+        raise ConfigError(f"The tokenizer in {folder} has no vocabulary; put the model's tokenizer files there.")
     return tokenizer
 
 
