@@ -142,7 +142,7 @@ def _layout(config: GraftConfig, format: str, name: str) -> Layout:
     reasons: dict[str, str] = {}
     for family in _candidates(config, format):
         try:
-            return Layout(family, ours, family.stock_config(ours))
+            return Layout(family.written_as or family, ours, family.stock_config(ours))
         except ConversionError as error:
             reason = str(error).removesuffix(".")
             reasons[family.name] = reason[0].lower() + reason[1:]

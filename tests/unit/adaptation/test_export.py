@@ -19,6 +19,7 @@ from graftlm.adaptation.store import load_graft, save_graft
 from graftlm.data.tokenizers import SOURCE_TOKENIZER
 from graftlm.errors import CheckpointError, ConfigError, ConversionError, GraftError
 from graftlm.families.donor import open_donor
+from tiny_gemma3 import store_gemma3
 from tiny_seq2seq import SEQ2SEQ, store_seq2seq
 from tiny_t5gemma import T5GEMMAS, store_t5gemma
 
@@ -104,6 +105,17 @@ def test_the_decoder_alone_is_the_language_model_byte_by_byte(
     _, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not any(info.values()), info
     assert GenerationConfig.from_pretrained(out).decoder_start_token_id is None
+
+
+def test_the_text_part_of_a_model_of_images_is_written_as_a_text_model(tmp_path: Path) -> None:
+    donor, graft, out = (tmp_path / name for name in ("donor", "graft", "out"))
+    store_gemma3(donor)
+    adapt_to_folder(donor, graft)
+    assert export(graft, CAUSAL_LM, out).family == "gemma3_text"
+    _, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values()), info
+    found, source = open_donor(out), open_donor(donor)
+    assert all(torch.equal(found.read(name), source.read(name)) for name in source.shapes)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
