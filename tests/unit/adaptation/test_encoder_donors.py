@@ -78,7 +78,7 @@ def test_the_memory_is_what_the_stock_encoder_gives(encoder: str, decoder: str, 
         assert gap(found.memory[i, 0][b.mask[i].bool()], expected) <= WHOLE
 
 
-@pytest.mark.parametrize(("encoder", "decoder"), PAIRS)
+@pytest.mark.parametrize(("encoder", "decoder"), [*PAIRS, ("bert", "gpt2"), ("xlm-roberta", "gpt_neox")])
 @torch.no_grad()
 def test_the_decoder_is_the_language_model_with_cross_attention(encoder: str, decoder: str, pair: Any) -> None:
     """Its logits depend on the memory; where nothing of it is let in, they are the stock model's own."""
