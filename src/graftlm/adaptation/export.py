@@ -107,14 +107,19 @@ def export(
 
 def exportable(config: GraftConfig) -> dict[str, str | None]:
     """Each format -> None where a graft of this config can be written in it, else the reason why not."""
-    reasons: dict[str, str | None] = {}
-    for format in formats():
+    return {format: _reason(config, format) for format in formats() if format != ANY}
+
+
+def _reason(config: GraftConfig, format: str) -> str | None:
+    reason = None
+    for family in _candidates(config, format):
         try:
-            _layout(config, format, "It")
-            reasons[format] = None
+            family.stock_config(_decoder_alone(config, "It") if format == CAUSAL_LM else config)
         except ConversionError as error:
-            reasons[format] = str(error)
-    return reasons
+            reason = reason or str(error)
+        else:
+            return None
+    return reason
 
 
 def _opened(folder: Path, model: str | Path) -> Held:

@@ -127,7 +127,7 @@ T5GEMMA2 = Recipe(
     decoder_start="bos",
     share_embeddings=True,
     share_layers=False,
-    balanced_only=False,
+    balanced_only=True,
 )
 """Source: arXiv 2512.14856, section 2; transformers, models/t5gemma2."""
 

@@ -210,14 +210,18 @@ class ConfigMap:
         Raises: ConversionError that names what this family cannot express.
         """
         ours = self.flat(config)
-        flat: dict[str, Any] = {}
-        try:
-            for rule in self.rules:
+        flat, unfilled = dict[str, Any](), list[str]()
+        for rule in self.rules:
+            try:
                 flat.update(rule.write(ours))
-            written = gathered(flat)
-            back = self.flat(self.read(written, complete(written)))
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ConversionError("This family cannot express a model of this shape.") from error
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                unfilled += rule.source
+        if unfilled:
+            raise ConversionError(
+                f"This family needs {', '.join(dict.fromkeys(unfilled))}, which the model does not have."
+            )
+        written = gathered(flat)
+        back = self.flat(self.read(written, complete(written)))
         lost = [name for name in ours if ours[name] != back[name]]
         if lost:
             raise ConversionError(f"This family cannot express {_named(lost, ours, back)}.")
