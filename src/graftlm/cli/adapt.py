@@ -15,7 +15,7 @@ def adapt(
     recipe: Annotated[
         str | None, typer.Option(help="How to join encoder and decoder: lossless (default), t5gemma or t5gemma2.")
     ] = None,
-    encoder_from: Annotated[str | None, typer.Option(help="Another model for the encoder (not for lossless).")] = None,
+    encoder_from: Annotated[str | None, typer.Option(help="Another model for the encoder (t5gemma only).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of tensors that no model provides.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Turn a language model into an encoder-decoder."""
