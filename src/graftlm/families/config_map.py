@@ -198,8 +198,9 @@ class ConfigMap:
 
     def known(self) -> frozenset[str]:
         """Every source field that the table speaks of."""
-        of_nested = {f"{part}.{name}" for part in self.nested for name in BOOKKEEPING}
-        return BOOKKEEPING | OF_GENERATION | of_nested | {name for rule in self.rules for name in rule.source}
+        anywhere = BOOKKEEPING | OF_GENERATION
+        of_nested = {f"{part}.{name}" for part in self.nested for name in anywhere}
+        return anywhere | of_nested | {name for rule in self.rules for name in rule.source}
 
     def read(self, raw: Values, completed: Values) -> Any:
         """Our config of a source.

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from graftlm.errors import ConversionError
 from graftlm.families import donor
 from graftlm.families.registry import FAMILIES, family_of
 from graftlm.families.stock_config import complete
@@ -24,6 +25,30 @@ FILES = sorted((Path(__file__).parent / "released").glob("*.json"))
 RELEASED: dict[str, dict[str, Any]] = {
     page: model for file in FILES for page, model in json.loads(file.read_text(encoding="utf-8")).items()
 }
+OF_TRANSFORMERS_4: dict[str, Any] = {
+    "add_cross_attention": False,
+    "begin_suppress_tokens": None,
+    "chunk_size_feed_forward": 0,
+    "cross_attention_hidden_size": None,
+    "decoder_start_token_id": None,
+    "exponential_decay_length_penalty": None,
+    "finetuning_task": None,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "max_length": 20,
+    "num_beams": 1,
+    "prefix": None,
+    "pruned_heads": {},
+    "sep_token_id": None,
+    "tf_legacy_loss": False,
+    "tie_encoder_decoder": False,
+    "tokenizer_class": None,
+    "top_k": 50,
+    "torchscript": False,
+    "use_bfloat16": False,
+}
+"""What it stored in any config, and in full in one that is nested in another."""
+
 CHOICE = re.compile(r"(\{[^{}]*\})")
 
 
@@ -78,6 +103,26 @@ def test_the_config_is_read_as_the_model_card_says(page: str) -> None:
     config = family_of(raw["model_type"]).config.read(raw, complete(raw))
     for name, expected in RELEASED[page]["read"].items():
         assert at(config, name) == expected, name
+
+
+@pytest.mark.parametrize("page", RELEASED)
+def test_what_transformers_4_stored_in_any_config_changes_nothing(page: str) -> None:
+    raw = RELEASED[page]["config"]
+    table = family_of(raw["model_type"]).config
+
+    def filled(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+        """The same config with these fields beside its own, at every level that the table reads."""
+        inner = {name: filled(values[name], f"{path}{name}.") for name in values if f"{path}{name}" in table.nested}
+        return OF_TRANSFORMERS_4 | values | inner
+
+    assert table.read(filled(raw), complete(filled(raw))).to_dict() == table.read(raw, complete(raw)).to_dict()
+
+
+@pytest.mark.parametrize("change", [{"tie_encoder_decoder": True}, {"pruned_heads": {"0": [1]}}], ids=str)
+def test_such_a_field_that_says_something_is_refused(change: dict[str, Any]) -> None:
+    raw = RELEASED["https://huggingface.co/google-t5/t5-small"]["config"] | change
+    with pytest.raises(ConversionError, match=f"{next(iter(change))} .unknown field"):
+        family_of("t5").config.read(raw, complete(raw))
 
 
 @pytest.mark.parametrize("page", RELEASED)
