@@ -20,6 +20,7 @@ BOOKKEEPING = frozenset(
         "architectures",
         "auto_map",
         "chunk_size_feed_forward",
+        "custom_pipelines",
         "dtype",
         "finetuning_task",
         "gradient_checkpointing",

@@ -1,7 +1,8 @@
 """Configs and tensor names of released models, as their pages on the hub show them, are read as their cards say.
 
 `released/*.json` holds, under a model's page: its config.json, what our config must say, and the shape of every tensor
-that it stores (bfloat16 where no dtype is given). In names {a,b} stands for either and {0..3} for each number.
+that it stores (bfloat16 where no dtype is given). In names {a,b} stands for either and {0..3} for each number. A `note` says
+which values are stand-ins.
 """
 
 import itertools
