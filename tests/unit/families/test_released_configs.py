@@ -1,8 +1,9 @@
-"""Configs and tensor names of released models, as their pages on the hub show them, are read as their cards say.
+"""Configs and tensor names of released models are read as their cards say.
 
-`released/*.json` holds, under a model's page: its config.json, what our config must say, and the shape of every tensor
-that it stores (bfloat16 where no dtype is given). In names {a,b} stands for either and {0..3} for each number. A `note` says
-which values are stand-ins.
+`released/*.json` holds, under a model's page on the hub: the fields of its config.json, written down without a copy of
+the page at hand and so maybe not all of them; what our config must say; and the shape of every tensor that it stores
+(bfloat16 where no dtype is given). In names {a,b} stands for either and {0..3} for each number. A `note` says which
+values are stand-ins.
 """
 
 import itertools
