@@ -227,8 +227,9 @@ class ConfigMap:
                 return self._build(ours)
             except ConfigError as error:
                 problems.append(str(error).removesuffix("."))
+        whose = f" of this {raw['model_type']} model" if "model_type" in raw else ""
         raise ConversionError(
-            f"The config of this {raw.get('model_type')} model has settings that graftlm does not support: "
+            f"The config{whose} has settings that graftlm does not support: "
             f"{'; '.join(' '.join(problem.split()) for problem in problems)}."
         )
 
