@@ -157,7 +157,12 @@ def _layout(config: GraftConfig, format: str, name: str) -> Layout:
         except ConversionError as error:
             reason = str(error).removesuffix(".")
             reasons[family.name] = reason[0].lower() + reason[1:]
-    why = "; ".join(reason if family == format else f"{family}: {reason}" for family, reason in reasons.items())
+    if len(reasons) > 1:
+        raise ConversionError(
+            f"{name} cannot be exported as {format}: none of {', '.join(reasons)} can express it; "
+            f"graftlm inspect {name} --json says why not."
+        )
+    [why] = reasons.values()
     raise ConversionError(f"{name} cannot be exported as {format} ({why}); choose another of {', '.join(formats())}.")
 
 
