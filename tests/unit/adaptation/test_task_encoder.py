@@ -333,7 +333,9 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
     config.write_text(json.dumps(values))
     manifest = tmp_path / "e" / "task_encoder.json"
     whole = manifest.read_text()
-    manifest.write_text(whole.replace('"rank"', '"r"'))
+    values = json.loads(whole)
+    values["encoder_adapter"]["r"] = values["encoder_adapter"].pop("rank")
+    manifest.write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match="damaged"):
         load_task_encoder(graft(**SHARED), tmp_path / "e")
     manifest.write_text(whole)

@@ -151,7 +151,7 @@ def test_linear_maps_the_concatenation(settings: dict[str, Any], reads: tuple[in
         for further in weights.further:
             y = y + (y.relu() if "activation" in settings else y) @ further.weight.T
         added = {"last": scaled(STATES[N]), "aligned": scaled(STATES[j])}.get(str(settings.get("add")), 0)
-        assert gap(found[:, j], y + added) <= 2 * MODULE * float(found.abs().max())
+        assert gap(found[:, j], y + added) <= 2 * MODULE * found.abs().max().item()
 
 
 @pytest.mark.parametrize("norm_kind", ["rms", "layer"])
@@ -187,7 +187,7 @@ def test_widths_may_differ(bridge: dict[str, Any]) -> None:
     else:
         separate.load_state_dict(merged.state_dict(), strict=False)
         expected = separate(states, scaled) @ merged.projection.weight.T
-        assert gap(merged(states, scaled), expected) <= MODULE * float(expected.abs().max())
+        assert gap(merged(states, scaled), expected) <= MODULE * expected.abs().max().item()
     for mode in ("merged", "separate"):
         model, b = graft(**config(width=16, mode=mode, **bridge).to_dict()), batch("both", vocabulary=40)
         logits = model(input_ids=b.ids, attention_mask=b.mask, labels=b.target).logits
