@@ -87,7 +87,7 @@ def changes(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         name, found, value = text.partition("=")
         if not found:
-            raise ConfigError(f"{text!r} is no change; write FIELD=VALUE, such as steps=500.")
+            raise ConfigError(f"{text!r} is no change; write FIELD=VALUE.")
         try:
             values[name.strip().replace("-", "_")] = yaml.safe_load(value)
         except yaml.YAMLError as error:
