@@ -32,7 +32,13 @@ def files(folder: Path) -> set[Path]:
 
 def test_unknown_family(graftlm: Command, lm_folder: Path, tmp_path: Path) -> None:
     edit(lm_folder / "config.json", model_type="bloom")
-    refused(graftlm("adapt", lm_folder, "--out", tmp_path / "o"), "'bloom'", "llama, qwen3, gemma2")
+    refused(
+        graftlm("adapt", lm_folder, "--out", tmp_path / "o"),
+        "'bloom'",
+        "ALiBi",
+        "llama, mistral, qwen2",
+        "docs/add_a_family.md",
+    )
 
 
 def test_unknown_config_field(graftlm: Command, lm_folder: Path, tmp_path: Path) -> None:

@@ -34,11 +34,12 @@ from typing import Any, NamedTuple
 import ctranslate2
 import pytest
 import torch
-from test_t5gemma import as_t5gemma
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, T5GemmaForConditionalGeneration
 
+import graftlm
 from graftlm.adaptation.adapt import adapt
+from graftlm.adaptation.store import save_graft
 from graftlm.model.modeling import GraftForConditionalGeneration
 from tiny import BOS, EOS, PAD, VOCABULARY, WHOLE, Batch, batch, gap, stock_lm, tokenizer
 
@@ -165,10 +166,10 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
 
 
 def write(graft: GraftForConditionalGeneration, folder: Path) -> None:
-    """The graft as a T5Gemma folder."""
-    dtype = next(graft.parameters()).dtype
-    as_t5gemma(graft).to(dtype).save_pretrained(folder)
-    with_unknown().save_pretrained(folder)
+    """The graft as a T5Gemma folder, as graftlm export writes it."""
+    stored = folder.with_name("graft")
+    save_graft(graft, with_unknown(), stored, run={})
+    graftlm.export(stored, "t5gemma", folder)
 
 
 def with_keys(folder: Path, name: str, **keys: Any) -> Path:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from graftlm.adaptation.adapt import SHARD_BYTES
-from graftlm.adaptation.store import load_graft, open_graft
+from graftlm.adaptation.adapt import SHARD_BYTES, generation_config, plan_graft
+from graftlm.adaptation.store import load_graft, needs_no_recipe, open_graft
 from graftlm.adaptation.task_encoder import load_task_encoder
 from graftlm.data.tokenizers import Tokenizers, tokenizers_of
 from graftlm.errors import ConfigError, ConversionError
@@ -75,7 +75,7 @@ def export(
     task_encoder: str | Path | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Exported:
-    """Write the graft `model` into the new folder `out` as a model that transformers loads without graftlm.
+    """Write the graft or encoder–decoder `model` into the new folder `out`, as a model that stock transformers loads.
 
     `format` is the name of an encoder–decoder family; `causal-lm`, the decoder alone as the language model that it was;
     or `hf`, the one encoder–decoder family that can express the graft. `task_encoder` takes the place of the graft's
@@ -123,10 +123,16 @@ def _reason(config: GraftConfig, format: str) -> str | None:
 
 
 def _opened(folder: Path, model: str | Path) -> Held:
-    config, stored = open_graft(folder, model)
+    if needs_no_recipe(folder):
+        plan = plan_graft(folder, encoder_from=None, recipe=None, seed=0)
+        config, donor = plan.config, plan.donors["decoder"]
+        infos, read = {name: donor.info(name) for name in donor.shapes}, donor.read
+    else:
+        config, stored = open_graft(folder, model)
+        infos, read = stored.infos, stored.read
     with torch.device("meta"):
-        tensors = {name: torch.empty(info.shape, dtype=info.dtype) for name, info in stored.infos.items()}
-    return Held(config, tensors, stored.read)
+        tensors = {name: torch.empty(info.shape, dtype=info.dtype) for name, info in infos.items()}
+    return Held(config, tensors, read)
 
 
 def _with_task_encoder(folder: Path, task_encoder: str | Path) -> Held:
@@ -189,7 +195,9 @@ def _tensors(layout: Layout, read: Callable[[str], Tensor]) -> Iterator[tuple[st
 
 def _generation_config(folder: Path, config: GraftConfig | CausalLMConfig) -> GenerationConfig:
     """How the graft generates by default."""
-    if (folder / GENERATION).is_file():
+    if needs_no_recipe(folder):
+        made = generation_config(plan_graft(folder, encoder_from=None, recipe=None, seed=0))
+    elif (folder / GENERATION).is_file():
         made = GenerationConfig.from_pretrained(folder)
     else:
         tokens = ("pad_token_id", "bos_token_id", "eos_token_id")

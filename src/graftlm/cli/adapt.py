@@ -23,7 +23,7 @@ def adapt(
     recipe: Annotated[
         str | None, typer.Option(help="How to join encoder and decoder: lossless (default), t5gemma or t5gemma2.")
     ] = None,
-    encoder_from: Annotated[str | None, typer.Option(help="Another model for the encoder (not for lossless).")] = None,
+    encoder_from: Annotated[str | None, typer.Option(help="Another model for the encoder (t5gemma only).")] = None,
     bridge: Annotated[
         str | None,
         typer.Option(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graftlm.data.tokenizers import Tokenizers
     from graftlm.model.modeling import GraftForConditionalGeneration
 
-MODEL_HELP = "Folder or hub name of a graft, as graftlm adapt writes it."
+MODEL_HELP = "Graft, as graftlm adapt writes it, or an encoder-decoder of a known family: a folder or a hub name."
 TASK_HELP = "Task file (YAML), or the name of a built-in task such as e2e_nlg."
 
 

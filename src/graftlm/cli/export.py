@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from graftlm.cli.common import MODEL_HELP
+
 
 def export(
-    model: Annotated[str, typer.Argument(help="Graft: a folder or a hub name.")],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     format: Annotated[
         str,
         typer.Option(

@@ -161,10 +161,11 @@ def tokenizer_of(folder: str | Path) -> PreTrainedTokenizerBase:
     except Exception as error:
         # Tokenizer loading fails with many types; to the user they all mean the same.
         raise ConfigError(
-            f"No tokenizer can be loaded from {folder} ({' '.join(str(error).split())[:200]})."
+            f"No tokenizer can be loaded from {folder} ({' '.join(str(error).split())[:200]}); "
+            "put the model's tokenizer files there."
         ) from error
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        # transformers makes an empty one where the files are missing.
+    if len(tokenizer) <= len(tokenizer.all_special_ids) + 1:
+        # transformers makes an empty one where the files are missing; some hold a mark of where words begin.
         raise ConfigError(f"The tokenizer in {folder} has no vocabulary; put the model's tokenizer files there.")
     return tokenizer
 

@@ -28,7 +28,6 @@ ENCODER_SIZES = (
     pinned("is_encoder_decoder", False, "only encoder-only models of this family are known"),
     ignored("tie_word_embeddings", "ties the head of masked language modelling, which is left behind"),
     ignored("classifier_dropout", "of a classifier, which is left behind"),
-    ignored("gradient_checkpointing", "a choice of training, not of the model"),
     given("norm_kind", lambda s: "layer"),
     given("embedding_norm", lambda s: True),
 )
@@ -56,7 +55,6 @@ BERT_LIKE = (
     pinned("add_cross_attention", False, "only decoders read a memory"),
     # Old configs have it; transformers no longer reads it.
     Rule(("position_embedding_type",), _absolute, lambda o: {}),
-    ignored("output_past", "a choice of outputs, not of the model"),
     ignored("directionality", "says that it sees both sides, which is_decoder does"),
     *(
         ignored(f"pooler_{name}", "of the pooler, which is left behind")

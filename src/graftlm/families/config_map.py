@@ -20,22 +20,48 @@ BOOKKEEPING = frozenset(
         "architectures",
         "auto_map",
         "chunk_size_feed_forward",
+        "custom_pipelines",
         "dtype",
+        "finetuning_task",
+        "gradient_checkpointing",
         "id2label",
         "label2id",
         "model_type",
+        "name_or_path",
         "output_attentions",
         "output_hidden_states",
+        "output_past",
+        "prefix",
         "problem_type",
         "return_dict",
+        "sep_token_id",
         "task_specific_params",
+        "tf_legacy_loss",
+        "tokenizer_class",
         "torch_dtype",
+        "torchscript",
         "transformers.js_config",
         "transformers_version",
+        "unsloth_fixed",
+        "unsloth_version",
+        "use_bfloat16",
         "use_cache",
     }
 )
-"""Fields that every transformers config may carry and that say nothing about the computation."""
+"""Fields that the config of any release may carry and that say nothing about the computation."""
+
+UNSET = frozenset(
+    {
+        "add_cross_attention",
+        "cross_attention_hidden_size",
+        "decoder_start_token_id",
+        "is_decoder",
+        "is_encoder_decoder",
+        "pruned_heads",
+        "tie_encoder_decoder",
+    }
+)
+"""Fields that transformers 4 stored in any config: where a table does not speak of one, it must be off or empty."""
 
 OF_GENERATION = frozenset(vars(GenerationConfig())) - TOKENS
 """Ways to generate that old releases keep in the model's config; a donor's generation_config reads them."""
@@ -173,8 +199,9 @@ class ConfigMap:
 
     def known(self) -> frozenset[str]:
         """Every source field that the table speaks of."""
-        of_nested = {f"{part}.{name}" for part in self.nested for name in BOOKKEEPING}
-        return BOOKKEEPING | OF_GENERATION | of_nested | {name for rule in self.rules for name in rule.source}
+        anywhere = BOOKKEEPING | OF_GENERATION
+        of_nested = {f"{part}.{name}" for part in self.nested for name in anywhere}
+        return anywhere | of_nested | {name for rule in self.rules for name in rule.source}
 
     def read(self, raw: Values, completed: Values) -> Any:
         """Our config of a source.
@@ -184,7 +211,8 @@ class ConfigMap:
         """
         known = self.known()
         names = spread(raw, self.nested)
-        problems = [f"{n} (unknown field)" for n in sorted(names) if n not in known and not _private(n)]
+        unknown = sorted(n for n, value in names.items() if n not in known and not _harmless(n, value))
+        problems = [f"{n} (unknown field)" for n in unknown]
         values, ours = spread(completed, self.nested), dict[str, Any]()
         for rule in self.rules:
             try:
@@ -199,8 +227,9 @@ class ConfigMap:
                 return self._build(ours)
             except ConfigError as error:
                 problems.append(str(error).removesuffix("."))
+        whose = f" of this {raw['model_type']} model" if "model_type" in raw else ""
         raise ConversionError(
-            f"The config of this {raw.get('model_type')} model has settings that graftlm does not support: "
+            f"The config{whose} has settings that graftlm does not support: "
             f"{'; '.join(' '.join(problem.split()) for problem in problems)}."
         )
 
@@ -257,8 +286,9 @@ class ConfigMap:
         return [n for n in fields if n not in unset and not str(annotations[n]).startswith("ClassVar")]
 
 
-def _private(name: str) -> bool:
-    return name.rpartition(".")[2].startswith("_")
+def _harmless(name: str, value: Any) -> bool:
+    last = name.rpartition(".")[2]
+    return last.startswith("_") or (last in UNSET and not value)
 
 
 def _named(lost: list[str], ours: Values, back: Values) -> str:

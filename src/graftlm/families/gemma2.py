@@ -51,6 +51,7 @@ GEMMA2 = Family(
             WINDOW,
             ATTENTION_SOFTCAP,
             ignored("hidden_act", "transformers reads hidden_activation"),
+            ignored("sliding_window_size", "transformers reads sliding_window"),
             ignored("cache_implementation", "a choice of cache, not of the model"),
             CAUSAL,
         )

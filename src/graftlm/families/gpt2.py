@@ -59,6 +59,8 @@ GPT2 = Family(
             pinned("add_cross_attention", False, "the donor must be decoder-only"),
             ignored("reorder_and_upcast_attn", "another order of rounding below fp32"),
             ignored("n_ctx", "transformers reads n_positions"),
+            ignored("n_special", "of GPT-1, which kept places in the table for special tokens"),
+            ignored("predict_special_tokens", "of GPT-1 as well"),
             ignored("summary_type", OF_SUMMARY),
             ignored("summary_use_proj", OF_SUMMARY),
             ignored("summary_activation", OF_SUMMARY),

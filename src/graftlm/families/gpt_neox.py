@@ -73,6 +73,8 @@ GPT_NEOX = Family(
                 shared_rotary,
             ),
             ATTENTION_BIAS,
+            ignored("attention_probs_dropout_prob", "transformers reads attention_dropout"),
+            ignored("hidden_dropout_prob", "transformers reads hidden_dropout"),
             ignored("classifier_dropout", "of a head that classifies tokens"),
             ignored("is_decoder", "the model is causal whatever it says"),
             same("initializer_range"),

@@ -50,6 +50,7 @@ LLAMA = Family(
             same("hidden_act", "activation"),
             same("mlp_bias"),
             ignored("pretraining_tp", "splits the same matrix product over ranks"),
+            ignored("max_sequence_length", "of the first conversions; transformers reads max_position_embeddings"),
             ignored("is_llama_config", "a note of SmolLM2's trainer"),
             off("rope_interleaved", "only halves of a head are rotated against each other"),
         )

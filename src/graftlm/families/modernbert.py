@@ -67,7 +67,6 @@ MODERNBERT = Family(
             ignored("layer_norm_eps", "transformers reads norm_eps"),
             ignored("position_embedding_type", "transformers does not read it; positions are rotary"),
             ignored("cls_token_id", "the tokenizer puts it there"),
-            ignored("sep_token_id", "the tokenizer puts it there"),
             ignored("initializer_cutoff_factor", "of fresh weights"),
             ignored("decoder_bias", "of the head of masked language modelling, which is left behind"),
             ignored("classifier_activation", "of a head, which is left behind"),

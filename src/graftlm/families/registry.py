@@ -1,5 +1,7 @@
 """The families that graftlm knows, by model_type."""
 
+import difflib
+
 from graftlm.errors import ConversionError
 from graftlm.families.bart import BART, MBART
 from graftlm.families.bert import BERT, ROBERTA, XLM_ROBERTA
@@ -56,7 +58,9 @@ def family_of(model_type: object) -> Family:
     if model_type == GraftConfig.model_type:
         raise ConversionError("This model is a graft already; give the language model that it should be made of.")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        reason = REFUSED.get(str(model_type), "nobody has written their table yet")
+        close = difflib.get_close_matches(str(model_type), FAMILIES, n=1)
+        unknown = f"did you mean {close[0]!r}" if close else "nobody has written their table yet"
+        reason = REFUSED.get(str(model_type), unknown)
         raise ConversionError(
             f"Models of type {model_type!r} are not supported: {reason}. Known families are {', '.join(FAMILIES)}; "
             "docs/add_a_family.md says how to add one."

@@ -34,15 +34,10 @@ LEFTOVERS = tuple(
         "classif_dropout",
         "extra_pos_embeddings",
         "force_bos_token_to_be_generated",
-        "gradient_checkpointing",
         "normalize_before",
         "normalize_embedding",
-        "output_past",
-        "prefix",
         "save_step",
         "static_position_embeddings",
-        "task_specific_params",
-        "tokenizer_class",
     )
 )
 

@@ -23,9 +23,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read; give the folder of a model with its {path.name}.") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
+        raise CheckpointError(f"{path} is not valid JSON ({error}); fetch it again.") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is not a JSON object.")
+        raise CheckpointError(f"{path} is not a JSON object; fetch it again.")
     return value
 
 

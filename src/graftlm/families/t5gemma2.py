@@ -62,9 +62,10 @@ T5GEMMA2 = Family(
             repeated("encoder.eoi_token_index", "decoder.vocab_size"),
             repeated("encoder.initializer_range", "encoder.initializer_range"),
             ignored("eoi_token_index", "transformers takes the encoder's"),
+            ignored("encoder.vocab_size", "transformers takes its text's"),
             *(
                 ignored(f"encoder.{name}", "transformers reads that of the whole model")
-                for name in ("is_encoder_decoder", "tie_word_embeddings")
+                for name in ("attention_dropout", "dropout_rate", "is_encoder_decoder", "tie_word_embeddings")
             ),
             *(
                 ignored(name, "images are not read")

@@ -77,6 +77,9 @@ def test_an_imported_graft_gets_its_own_tensors_back(kind: str, dtype: torch.dty
     tiny.tokenizer().save_pretrained(source)
     adapt_to_folder(source, graft)
     assert export(graft, ANY, out).family == stock.config.model_type
+    assert export(source, ANY, tmp_path / "direct").family == stock.config.model_type
+    for file in out.iterdir():
+        assert file.read_bytes() == (tmp_path / "direct" / file.name).read_bytes(), file.name
     assert stored(out) == {n: t for n, t in stored(source).items() if not MAY_BE_MISSING.search(n)}
     made = GenerationConfig.from_pretrained(out)
     for field in ("forced_bos_token_id", "forced_eos_token_id", "num_beams", "bad_words_ids", "no_repeat_ngram_size"):
@@ -84,6 +87,32 @@ def test_an_imported_graft_gets_its_own_tensors_back(kind: str, dtype: torch.dty
     asked = stock.generation_config.decoder_start_token_id
     assert asked is None or made.decoder_start_token_id == asked
     check_same_function(graft, out, side="right")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("bert", "is an encoder, which writes nothing.* --encoder-from"),
+        ("gpt-2", "did you mean 'gpt2'"),
+        (["gpt2"], "are not supported"),
+    ],
+)
+def test_what_is_no_graft_is_called_what_it_is(kind: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    for use in (load_graft, lambda folder: export(folder, ANY, tmp_path / "out")):
+        with pytest.raises(GraftError, match=message):
+            use(tmp_path)
+
+
+def test_an_old_release_generates_as_its_config_says(tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    store_seq2seq("bart", source)
+    tiny.tokenizer().save_pretrained(source)
+    (source / "generation_config.json").unlink()
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"num_beams": 3}))
+    export(source, ANY, out)
+    assert GenerationConfig.from_pretrained(out).num_beams == 3
 
 
 def test_every_format_is_tested() -> None:

@@ -8,9 +8,10 @@ from tokenizers import Tokenizer, processors
 from transformers import MBartTokenizer, PreTrainedTokenizerFast
 
 import tiny
-from graftlm.data.tokenizers import Tokenizers, same_tokenizer, tokenizers_of
+from graftlm.data.tokenizers import Tokenizers, same_tokenizer, tokenizer_of, tokenizers_of
 from graftlm.errors import ConfigError, TaskError
 from graftlm.model.config import GraftConfig
+from tiny_seq2seq import seq2seq_config
 
 FOX = "the quick fox"
 
@@ -158,3 +159,10 @@ def test_tokenizers_are_the_same_if_all_that_they_are_made_of_is(tmp_path: Path)
     assert not same_tokenizer(tiny.tokenizer(), tiny.tokenizer(merges=3))
     unnamed = PreTrainedTokenizerFast(tokenizer_object=tiny.tokenizer().backend_tokenizer, eos_token="<s>")
     assert not same_tokenizer(tiny.tokenizer(), unnamed)
+
+
+@pytest.mark.parametrize("kind", ["t5", "mbart", "bart"])
+def test_a_tokenizer_that_transformers_makes_of_nothing_is_refused(kind: str, tmp_path: Path) -> None:
+    seq2seq_config(kind).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="no vocabulary; put the model's tokenizer files there"):
+        tokenizer_of(tmp_path)

@@ -154,6 +154,13 @@ def test_unknown_family(edited: Edit) -> None:
         open_donor(folder)
 
 
+def test_a_misspelt_family(edited: Edit) -> None:
+    folder = edited()
+    set_config(folder, model_type="gptneox")
+    with pytest.raises(ConversionError, match="did you mean 'gpt_neox'"):
+        open_donor(folder)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [(None, "cannot be read"), ("{", "not valid JSON"), ("[1]", "not a JSON object")],
