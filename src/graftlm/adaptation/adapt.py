@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
 
-from graftlm.adaptation.plan import Plan, Side, make_plan
-from graftlm.adaptation.recipe import recipe_named
-from graftlm.data.tokenizers import Tokenizers, same_tokenizer, target_tokenizer_of, tokenizer_of
+from graftlm.adaptation.bridge_init import bridged
+from graftlm.adaptation.graft_donor import GraftDonor, open_graft_donor
+from graftlm.adaptation.plan import Donors, Plan, make_plan
+from graftlm.adaptation.recipe import Recipe, recipe_named
+from graftlm.data.tokenizers import Tokenizers, same_tokenizer, target_tokenizer_of, tokenizer_of, tokenizers_of
 from graftlm.errors import ConfigError
 from graftlm.families.donor import Donor, open_donor
 from graftlm.families.locate import locate
 from graftlm.families.shards import write_shards
+from graftlm.families.stock_config import read_json
 from graftlm.files import atomic_folder, check_new_folder, write_json
+from graftlm.model.config import BridgeConfig, GraftConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
 
 DEFAULT = "lossless"
@@ -29,17 +32,22 @@ def adapt(
     *,
     encoder_from: str | Path | None = None,
     recipe: str | None = None,
+    bridge: BridgeConfig | str | None = None,
+    bridge_init: str | None = None,
     dtype: torch.dtype | None = None,
     seed: int = 0,
 ) -> GraftForConditionalGeneration:
     """An encoder–decoder made of the LLM `source`, in memory; one that is an encoder–decoder already is only read.
 
     `recipe` None is `lossless` for an LLM, and must be None for an encoder–decoder. `encoder_from` takes the encoder
-    from another model (an unbalanced pair). `dtype` None keeps the stored one (the widest). `seed` is for tensors that
-    no donor has.
+    from another model (an unbalanced pair). `bridge`, or its kind, takes the place of the recipe's or of the source's,
+    which may then be a graft too; it begins as `bridge_init` (the names are in adaptation/bridge_init.py). `dtype` None
+    keeps the stored one (the widest). `seed` is for tensors that no donor has.
     Raises: ConfigError for a pair that the recipe cannot join, ConversionError and CheckpointError for a bad source.
     """
-    plan = plan_graft(source, encoder_from=encoder_from, recipe=recipe, seed=seed)
+    plan = plan_graft(
+        source, encoder_from=encoder_from, recipe=recipe, bridge=bridge, bridge_init=bridge_init, seed=seed
+    )
     with torch.device("meta"):
         model = GraftForConditionalGeneration(plan.config)
     state = {name: tensor.to(dtype or plan.dtype) for name, tensor in plan.tensors()}
@@ -55,12 +63,16 @@ def adapt_to_folder(
     *,
     encoder_from: str | Path | None = None,
     recipe: str | None = None,
+    bridge: BridgeConfig | str | None = None,
+    bridge_init: str | None = None,
     seed: int = 0,
     shard_bytes: int = SHARD_BYTES,
 ) -> dict[str, Any]:
     """The same, streamed into the new folder `out` with tokenizers and initialisation report, which is returned."""
     check_new_folder(out)
-    plan = plan_graft(source, encoder_from=encoder_from, recipe=recipe, seed=seed)
+    plan = plan_graft(
+        source, encoder_from=encoder_from, recipe=recipe, bridge=bridge, bridge_init=bridge_init, seed=seed
+    )
     tokenizers = donor_tokenizers(plan.donors)
     report = initialisation_report(plan)
     with atomic_folder(out) as folder:
@@ -75,34 +87,59 @@ def adapt_to_folder(
     return report
 
 
-def plan_graft(source: str | Path, *, encoder_from: str | Path | None, recipe: str | None, seed: int) -> Plan:
+def plan_graft(
+    source: str | Path,
+    *,
+    encoder_from: str | Path | None = None,
+    recipe: str | None = None,
+    bridge: BridgeConfig | str | None = None,
+    bridge_init: str | None = None,
+    seed: int = 0,
+) -> Plan:
     """Read both donors' headers and lay out the graft; no tensor is loaded yet."""
-    decoder = open_donor(locate(source))
-    if decoder.is_seq2seq:
-        return _imported(decoder, encoder_from, recipe, seed)
-    chosen = recipe_named(DEFAULT if recipe is None else recipe)
+    if bridge is None and bridge_init is not None:
+        raise ConfigError("An initialisation of the bridge needs the kind of bridge that begins so; give --bridge too.")
+    folder = locate(source)
+    graft = bridge is not None and read_json(folder / "config.json").get("model_type") == GraftConfig.model_type
+    decoder = open_graft_donor(folder) if graft else open_donor(folder)
+    if isinstance(decoder, GraftDonor) or decoder.is_seq2seq:
+        config, donors = _imported(decoder, encoder_from, recipe)
+    else:
+        config, donors = _joined(decoder, encoder_from, recipe_named(DEFAULT if recipe is None else recipe))
+    if bridge is None:
+        return make_plan(config, donors, seed)
+    chosen = BridgeConfig.from_dict({"kind": bridge}) if isinstance(bridge, str) else bridge
+    config, begins = bridged(config, chosen, bridge_init)
+    return make_plan(config, donors, seed, begins)
+
+
+def _joined(decoder: Donor, encoder_from: str | Path | None, recipe: Recipe) -> tuple[GraftConfig, Donors]:
     if not decoder.is_causal_lm:
-        raise ConfigError(f"{source} is an encoder ({decoder.family.name}); give it as --encoder-from of a decoder.")
-    if encoder_from is not None and chosen.balanced_only:
+        name = decoder.family.name
+        raise ConfigError(f"{decoder.folder} is an encoder ({name}); give it as --encoder-from of a decoder.")
+    if encoder_from is not None and recipe.balanced_only:
         raise ConfigError(
-            f"Recipe {chosen.name} takes encoder and decoder from one LLM; leave out --encoder-from, or take another "
+            f"Recipe {recipe.name} takes encoder and decoder from one LLM; leave out --encoder-from, or take another "
             "recipe, such as t5gemma."
         )
     encoder = decoder if encoder_from is None else open_donor(locate(encoder_from))
-    donors: dict[Side, Donor] = {"encoder": encoder, "decoder": decoder}
+    donors: Donors = {"encoder": encoder, "decoder": decoder}
     two = encoder is not decoder and donor_tokenizers(donors).two
-    return make_plan(chosen.config(decoder, encoder, source_tokenizer=two), donors, seed)
+    return recipe.config(decoder, encoder, source_tokenizer=two), donors
 
 
-def _imported(donor: Donor, encoder_from: str | Path | None, recipe: str | None, seed: int) -> Plan:
+def _imported(
+    donor: Donor | GraftDonor, encoder_from: str | Path | None, recipe: str | None
+) -> tuple[GraftConfig, Donors]:
+    kind = "graft" if isinstance(donor, GraftDonor) else donor.family.name
     if recipe is not None or encoder_from is not None:
         raise ConfigError(
-            f"{donor.folder} is an encoder-decoder ({donor.family.name}) already; leave out --recipe and "
-            "--encoder-from."
+            f"{donor.folder} is an encoder-decoder ({kind}) already; leave out --recipe and --encoder-from."
         )
-    config = donor.config
-    config.made_from = {"encoder": donor.family.name, "decoder": donor.family.name}
-    return make_plan(config, {"encoder": donor, "decoder": donor}, seed)
+    config: GraftConfig = donor.config
+    if isinstance(donor, Donor):
+        config.made_from = {"encoder": kind, "decoder": kind}
+    return config, {"encoder": donor, "decoder": donor}
 
 
 def initialisation_report(plan: Plan) -> dict[str, Any]:
@@ -120,6 +157,7 @@ def initialisation_report(plan: Plan) -> dict[str, Any]:
             fresh += size
     return {
         "recipe": plan.config.recipe,
+        "bridge_init": plan.bridge_init,
         "parameters": {"copied": copied, "fresh": fresh, "stored": copied + fresh},
         "tensors": tensors,
     }
@@ -137,12 +175,14 @@ def generation_config(plan: Plan) -> GenerationConfig:
     return config
 
 
-def donor_tokenizers(donors: Mapping[Side, Donor]) -> Tokenizers:
+def donor_tokenizers(donors: Donors) -> Tokenizers:
     """The donors' tokenizers, as one where they are equal.
 
     Raises: ConfigError when one cannot be loaded, or the decoder's has no EOS token.
     """
     encoder, decoder = donors["encoder"], donors["decoder"]
+    if isinstance(decoder, GraftDonor):
+        return tokenizers_of(decoder.folder, decoder.config)
     target = target_tokenizer_of(decoder.folder)
     source = target if encoder is decoder else tokenizer_of(encoder.folder)
     return Tokenizers(target if same_tokenizer(source, target) else source, target)

@@ -126,7 +126,7 @@ def _opened(folder: Path, model: str | Path) -> Held:
     if needs_no_recipe(folder):
         plan = plan_graft(folder, encoder_from=None, recipe=None, seed=0)
         config, donor = plan.config, plan.donors["decoder"]
-        infos, read = {name: donor.info(name) for name in donor.shapes}, donor.read
+        infos, read = {name: donor.info(name) for name in plan.origins}, donor.read
     else:
         config, stored = open_graft(folder, model)
         infos, read = stored.infos, stored.read

@@ -15,7 +15,7 @@ from graftlm.families.locate import locate
 from graftlm.families.stock_config import read_json
 from graftlm.families.tensors import TensorFolder, TensorInfo
 from graftlm.model.config import GraftConfig, StackConfig
-from graftlm.model.cost import cache_bytes, cost
+from graftlm.model.cost import cache_bytes, cost, memory_bytes
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.parts import group_of
 from graftlm.model.pretrained import skeleton
@@ -71,6 +71,7 @@ def inspect(model: str | Path, *, source_tokens: int = 512, target_tokens: int =
         "total": {"parameters": _parameters(infos), "bytes": sum(info.nbytes for info in infos.values())},
         "flops": asdict(cost(config, source_tokens, target_tokens)),
         "kv_bytes_per_token": _cached(config, itemsize),
+        "memory_bytes_per_token": memory_bytes(config, itemsize) if isinstance(config, GraftConfig) else None,
         "export": exportable(config) if isinstance(config, GraftConfig) else {},
     }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from graftlm.adaptation.bridge_init import INITS, beginning, initial_values
+from graftlm.adaptation.graft_donor import GraftDonor
 from graftlm.families.donor import Donor
 from graftlm.families.tensors import TensorInfo
 from graftlm.model.config import GraftConfig, StackConfig
@@ -15,7 +17,7 @@ from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.pretrained import stored_shapes
 
 Side = Literal["encoder", "decoder"]
-Fresh = Literal["normal", "zeros", "ones"]
+Donors = Mapping[Side, Donor | GraftDonor]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Origin:
 
     side: Side | None
     name: str | None
-    fresh: Fresh | None
+    fresh: str | None
+    """`normal`, `zeros`, `ones`, or the initialisation of a bridge."""
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -39,9 +42,11 @@ class Plan:
     """Origins of all tensors of a graft, in the order in which they are stored."""
 
     config: GraftConfig
-    donors: dict[Side, Donor]
+    donors: Donors
     origins: dict[str, Origin]
     seed: int
+    bridge_init: str | None = None
+    """How the bridge begins; None where it has no weights."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -52,22 +57,25 @@ class Plan:
         """Every tensor, made or read one at a time."""
         generator = torch.Generator().manual_seed(self.seed)
         for name, origin in self.origins.items():
-            yield name, self._make(origin, generator)
+            yield name, self._make(name, origin, generator)
 
-    def _make(self, origin: Origin, generator: torch.Generator) -> torch.Tensor:
+    def _make(self, name: str, origin: Origin, generator: torch.Generator) -> torch.Tensor:
         if origin.side is not None and origin.name is not None:
             return self.donors[origin.side].read(origin.name)
         if origin.fresh == "normal":
             std = self.config.initializer_range
             return torch.empty(origin.shape).normal_(std=std, generator=generator).to(origin.dtype)
+        if origin.fresh in INITS:
+            return initial_values(name, origin.shape, origin.fresh, self.config, generator).to(origin.dtype)
         return torch.full(origin.shape, 1.0 if origin.fresh == "ones" else 0.0, dtype=origin.dtype)
 
 
-def make_plan(config: GraftConfig, donors: dict[Side, Donor], seed: int) -> Plan:
+def make_plan(config: GraftConfig, donors: Donors, seed: int, bridge_init: str | None = None) -> Plan:
     """Origin of every tensor of a graft of these donors.
 
     Stacks are copied layer by layer. Separate cross-attention is copied from the same layer's self-attention when
-    both stacks come from one LLM, else fresh. A donor that is an encoder–decoder already is taken as it is.
+    both stacks come from one LLM, else fresh. A donor that is an encoder–decoder already is taken as it is, but for a
+    bridge with weights, which begins as `bridge_init` says.
     Source: arXiv 2504.06225, section 3.1.
     """
     origins = {}
@@ -75,15 +83,17 @@ def make_plan(config: GraftConfig, donors: dict[Side, Donor], seed: int) -> Plan
         side, source = _source(name, donors["encoder"], donors["decoder"])
         if source is None:
             dtype = donors["decoder"].info("decoder.embedding.weight").dtype
-            origins[name] = Origin(None, None, _fresh(name, config), shape, dtype)
+            origins[name] = Origin(None, None, _fresh(name, config, bridge_init), shape, dtype)
         else:
             info: TensorInfo = donors[side].info(source)
             assert info.shape == shape, (name, info.shape, shape)
             origins[name] = Origin(side, source, None, shape, info.dtype)
-    return Plan(config, donors, origins, seed)
+    return Plan(config, donors, origins, seed, bridge_init)
 
 
-def _source(name: str, encoder: Donor, decoder: Donor) -> tuple[Side, str | None]:
+def _source(name: str, encoder: Donor | GraftDonor, decoder: Donor | GraftDonor) -> tuple[Side, str | None]:
+    if name.startswith("bridge."):
+        return "decoder", None
     if name.startswith("encoder."):
         return "encoder", encoder.encoder_tensor(name)
     if ".cross_attention" in name and not decoder.is_seq2seq:
@@ -91,8 +101,10 @@ def _source(name: str, encoder: Donor, decoder: Donor) -> tuple[Side, str | None
     return "decoder", name
 
 
-def _fresh(name: str, config: GraftConfig) -> Fresh:
+def _fresh(name: str, config: GraftConfig, bridge_init: str | None) -> str:
     assert isinstance(config.decoder, StackConfig)
+    if name.startswith("bridge."):
+        return beginning(name, config, bridge_init)
     if name.endswith("norm.weight"):
         return "zeros" if config.decoder.norm_unit_offset else "ones"
     return "zeros" if name.endswith("bias") else "normal"

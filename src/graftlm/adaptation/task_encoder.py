@@ -19,7 +19,7 @@ from graftlm.files import atomic_folder, write_json
 from graftlm.model.adapter import Adapter, AdapterConfig
 from graftlm.model.block import Layers
 from graftlm.model.bridge import Bridge
-from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
+from graftlm.model.config import GraftConfig, StackConfig
 from graftlm.model.encoder import Encoder
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.task_encoder import TaskEncoder
@@ -197,11 +197,10 @@ def _parts(
     model: GraftForConditionalGeneration, config: GraftConfig, weights: str, folder: Path
 ) -> tuple[Encoder, Bridge]:
     assert isinstance(config.encoder, StackConfig)
-    assert isinstance(config.bridge, BridgeConfig)
     causal = config.encoder_attention == "causal"
     with torch.device("meta"):
         encoder = Encoder(config.encoder, causal=causal, own_embedding=not config.share_embeddings)
-        bridge = Bridge(config.bridge)
+        bridge = Bridge(config)
     parts = torch.nn.ModuleDict({"encoder": encoder, "bridge": bridge})
     used = {} if weights == "stored" else _held(model, encoder, weights)
     expected = {n: tuple(tensor.shape) for n, tensor in parts.state_dict().items() if n not in used}

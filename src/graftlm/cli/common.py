@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
+from graftlm.errors import ConfigError
 
 if TYPE_CHECKING:
     from graftlm.data.tokenizers import Tokenizers
@@ -74,3 +77,19 @@ class Bar:
 
     def __call__(self, done: int, total: int) -> None:
         self._progress.update(self._task, completed=done, total=total)
+
+
+def changes(texts: Iterable[str]) -> dict[str, Any]:
+    """Values of `field=value` texts, as YAML reads them. Raises: ConfigError for a text of another form."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, found, value = text.partition("=")
+        if not found:
+            raise ConfigError(f"{text!r} is no change; write FIELD=VALUE.")
+        try:
+            values[name.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{value!r} is no value; put it in quotes.") from error
+    return values

@@ -33,7 +33,7 @@ def inspect(
         settings = ", ".join(f"{name} {value}" for name, value in record["joined"].items())
         possible = ", ".join(format for format, reason in record["export"].items() if reason is None)
         typer.echo(f"Can be exported as: {possible or 'nothing'}; --json says why not as another format.")
-        typer.echo(f"Joined by bridge {record['bridge']['kind']}: {settings}.")
+        typer.echo(f"Joined by bridge {_bridge(record['bridge'])}: {settings}.")
 
 
 def _headline(record: dict[str, Any]) -> str:
@@ -66,6 +66,14 @@ def _cell(value: Any) -> str:
     return "none" if value is None else f"{value:,}"
 
 
+def _bridge(values: dict[str, Any]) -> str:
+    """Its kind, with the settings that it has of its own."""
+    usual = {"norm": False, "order": (), "weight_dropout": 0.0, "depth": 1, "group": 1}
+    own = {name: value for name, value in values.items() if name != "kind" and value != usual.get(name)}
+    shown = ", ".join(f"{name} {list(value) if isinstance(value, tuple) else value}" for name, value in own.items())
+    return f"{values['kind']} ({shown})" if shown else str(values["kind"])
+
+
 def _sides(record: dict[str, Any]) -> list[str]:
     lengths = {"source": bool(record["stacks"]["encoder"]), "target": bool(record["stacks"]["decoder"])}
     return [f"{side} token (of {record['flops'][side]})" for side, there in lengths.items() if there]
@@ -74,6 +82,9 @@ def _sides(record: dict[str, Any]) -> list[str]:
 def _cost_rows(record: dict[str, Any]) -> list[list[str]]:
     sides = [side.split()[0] for side in _sides(record)]
     rows = [["million operations", *(f"{record['flops'][f'per_{side}_token'] / 1e6:,.2f}" for side in sides)]]
+    if record["bridge"]:
+        rows.append(["of which the bridge", f"{record['flops']['bridge'] / 1e6:,.2f}", ""])
+        rows.append(["bytes of memory, until cached", f"{record['memory_bytes_per_token']:,}", ""])
     cached = record["kv_bytes_per_token"]
     if cached:
         rows.append(["cached bytes", *(f"{cached[side]:,}" if side in cached else "none" for side in sides)])

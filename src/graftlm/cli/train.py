@@ -8,20 +8,21 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from graftlm.cli.common import changes
 from graftlm.cli.tune import tune
 from graftlm.errors import ConfigError
 
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="YAML file with the options of graftlm tune as fields.")],
-    changes: Annotated[
+    change: Annotated[
         list[str] | None, typer.Argument(help="field=value, to change or add a field.", metavar="FIELD=VALUE")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan, train nothing.")] = False,
 ) -> None:
     """Train what a recipe file says: `model`, `task` (one or a list), `out`, and any option of graftlm tune."""
-    values = read_recipe(recipe, changes or [])
+    values = read_recipe(recipe, change or [])
     if dry_run:
         values["dry_run"] = True
     if resume:
@@ -29,7 +30,7 @@ def train(
     tune(**values)
 
 
-def read_recipe(path: Path, changes: list[str]) -> dict[str, Any]:
+def read_recipe(path: Path, texts: list[str]) -> dict[str, Any]:
     """Arguments of `tune` from a file and `field=value` texts.
 
     Names of files are relative to the recipe, or to the working folder where they are given as a change.
@@ -43,11 +44,7 @@ def read_recipe(path: Path, changes: list[str]) -> dict[str, Any]:
             values[name] = [_beside(path, v) for v in value] if isinstance(value, list) else _beside(path, value)
         elif name == "out" and isinstance(value, str):
             values[name] = path.parent / value
-    for change in changes:
-        name, found, text = change.partition("=")
-        if not found:
-            raise ConfigError(f"{change!r} is no change; write FIELD=VALUE, such as steps=500.")
-        values[name.strip().replace("-", "_")] = _parsed(text)
+    values |= changes(texts)
     fields = {name: kind for name, kind in get_type_hints(tune).items() if name not in ("return", "resume", "dry_run")}
     for name in values:
         if name not in fields:
@@ -83,12 +80,3 @@ def _beside(path: Path, name: Any) -> Any:
     """A file or folder beside the recipe if there is one of that name; else a built-in or hub name as it is."""
     there = path.parent / str(name)
     return str(there) if there.exists() else name
-
-
-def _parsed(text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{text!r} is no value; put it in quotes.") from error

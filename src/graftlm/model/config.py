@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from reprlib import repr as short
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
 from graftlm.errors import ConfigError
-from graftlm.model.stack_config import ExpertsConfig, RelativeBiasConfig, StackConfig, no_field, one_of, strict
+from graftlm.model.bridge_config import BridgeConfig
+from graftlm.model.stack_config import ExpertsConfig, RelativeBiasConfig, StackConfig, no_field, one_of
 
 __all__ = [
     "BridgeConfig",
@@ -22,26 +22,6 @@ __all__ = [
     "RelativeBiasConfig",
     "StackConfig",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BridgeConfig:
-    """What each decoder layer reads of the encoder's states h_0 … h_N."""
-
-    kind: Literal["last", "aligned"] = "last"
-    """`last`: the normed output of the encoder; `aligned`: decoder layer j reads the raw state h_{j-1}."""
-
-    def __post_init__(self) -> None:
-        one_of("bridge.kind", self.kind, ("last", "aligned"))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> BridgeConfig:
-        """Inverse of `to_dict`. Raises: ConfigError on an unknown field."""
-        return strict(cls, values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of every field."""
-        return dataclasses.asdict(self)
 
 
 _NESTED: dict[str, type[StackConfig] | type[BridgeConfig]] = {
@@ -227,12 +207,34 @@ class GraftConfig(_StackedConfig):
         assert isinstance(self.encoder, StackConfig)
         return self.encoder.max_position_embeddings
 
+    @property
+    def memory_width(self) -> int:
+        """Width of what decoder layers read: maps of their own take any, those of self-attention the decoder's."""
+        stack = self.encoder if self.cross_mode == "separate" else self.decoder
+        assert isinstance(stack, StackConfig)
+        return stack.hidden_size
+
     def _check_tokens(self) -> None:
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
             value = getattr(self, name)
             ids = value if name == "eos_token_id" and isinstance(value, list) else [value]
             if not all(token is None or (isinstance(token, int) and token >= 0) for token in ids):
                 raise ConfigError(f"{name} is {short(value)}; it must be the number of a token, or none.")
+
+    def _check_bridge(self, encoder: StackConfig, decoder: StackConfig, bridge: BridgeConfig) -> None:
+        if bridge.kind == "aligned" and encoder.num_layers != decoder.num_layers - 1:
+            raise ConfigError(
+                f"bridge aligned needs an encoder of {decoder.num_layers - 1} layers (one fewer than the decoder), "
+                f"not {encoder.num_layers}."
+            )
+        if bridge.kind == "aligned" and encoder.final_norm:
+            raise ConfigError("bridge aligned reads raw states: set the encoder's final_norm to false.")
+        if bridge.kind == "linear" and bridge.add is not None and encoder.hidden_size != self.memory_width:
+            raise ConfigError(
+                f"bridge.add adds states of width {encoder.hidden_size} to a memory of width {self.memory_width}; "
+                "leave it out."
+            )
+        bridge.check_fit(encoder.num_layers, decoder.num_layers)
 
     def _check(self) -> None:
         encoder, decoder, bridge = self.encoder, self.decoder, self.bridge
@@ -250,11 +252,6 @@ class GraftConfig(_StackedConfig):
             raise ConfigError(
                 "cross_mode separate reads the memory as it is: set memory_norm and memory_window to none."
             )
-        if self.cross_mode == "merged" and encoder.hidden_size != decoder.hidden_size:
-            raise ConfigError(
-                f"cross_mode merged needs stacks of one width, not {encoder.hidden_size} and {decoder.hidden_size}; "
-                "use cross_mode separate."
-            )
         tables = [(stack.vocab_size, stack.hidden_size, stack.embedding_scale) for stack in (encoder, decoder)]
         if self.share_embeddings and tables[0] != tables[1]:
             raise ConfigError("share_embeddings needs one vocabulary, width and scale on both sides; set it to false.")
@@ -265,13 +262,7 @@ class GraftConfig(_StackedConfig):
                 "share_layers needs share_embeddings and an encoder of the decoder's shape, without a final norm and "
                 "with at most as many layers; set it to false."
             )
-        if bridge.kind == "aligned" and encoder.num_layers != decoder.num_layers - 1:
-            raise ConfigError(
-                f"bridge aligned needs an encoder of {decoder.num_layers - 1} layers (one fewer than the decoder), "
-                f"not {encoder.num_layers}."
-            )
-        if bridge.kind == "aligned" and encoder.final_norm:
-            raise ConfigError("bridge aligned reads raw states: set the encoder's final_norm to false.")
+        self._check_bridge(encoder, decoder, bridge)
         if self.memory_window == "by_position" and self.positions != "continued":
             raise ConfigError("memory_window by_position counts from the source: set positions to continued.")
         if self.decoder_start == "last_source_token" and self.positions != "continued":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graftlm.model.config import CausalLMConfig, EncoderConfig, GraftConfig, StackConfig
+from graftlm.model.config import BridgeConfig, CausalLMConfig, EncoderConfig, GraftConfig, StackConfig
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class Cost:
     source: int
     target: int
     per_source_token: int
-    """Encoder layers, and the keys and values that decoder layers make of the memory."""
+    """Encoder layers, the bridge, and the keys and values that decoder layers make of the memory."""
+    bridge: int
+    """Of these, the bridge."""
     per_target_token: int
     """Decoder layers and output head."""
 
@@ -27,7 +29,7 @@ class Cost:
 def cost(config: GraftConfig | CausalLMConfig | EncoderConfig, source: int, target: int) -> Cost:
     """Operations per token. A plain language model has no source, an encoder no target."""
     encoder, decoder = getattr(config, "encoder", None), getattr(config, "decoder", None)
-    per_source = per_target = 0.0
+    per_source = per_target = bridge = 0.0
     if isinstance(encoder, StackConfig):
         causal = isinstance(config, GraftConfig) and config.encoder_attention == "causal"
         per_source += _stack(encoder, range(source), range(source), causal=causal)
@@ -39,16 +41,25 @@ def cost(config: GraftConfig | CausalLMConfig | EncoderConfig, source: int, targ
             start = source - starts_inside if config.positions == "continued" else 0
             memory, queries = range(source - starts_inside), range(start, start + target)
             made = decoder.num_kv_heads * decoder.head_dim
-            per_source += decoder.num_layers * 2 * 2 * encoder.hidden_size * made * len(memory) / max(source, 1)
+            bridge = _bridge(config, encoder, decoder)
+            per_source += bridge
+            per_source += decoder.num_layers * 2 * 2 * config.memory_width * made * len(memory) / max(source, 1)
             per_target += _reading(config, decoder, queries, memory)
         placed = range(start, start + target)
         per_target += _stack(decoder, placed, placed, causal=True) + 2 * decoder.hidden_size * decoder.vocab_size
-    return Cost(source, target, round(per_source), round(per_target))
+    return Cost(source, target, round(per_source), round(bridge), round(per_target))
 
 
 def cache_bytes(stack: StackConfig, itemsize: int) -> int:
     """Bytes of keys and values that a decoder keeps of one token, be it of the memory or of the target."""
     return stack.num_layers * 2 * stack.num_kv_heads * stack.head_dim * itemsize
+
+
+def memory_bytes(config: GraftConfig, itemsize: int) -> int:
+    """Bytes that all decoder layers' memory takes per source token, until their keys and values are made of it."""
+    assert isinstance(config.decoder, StackConfig)
+    assert isinstance(config.bridge, BridgeConfig)
+    return (1 if config.bridge.one_memory else config.decoder.num_layers) * config.memory_width * itemsize
 
 
 def seen_keys(queries: Iterable[int], keys: range, *, causal: bool, window: tuple[int, int] | None) -> float:
@@ -63,6 +74,20 @@ def seen_keys(queries: Iterable[int], keys: range, *, causal: bool, window: tupl
         last = keys.stop - 1 if window is None else min(keys.stop - 1, query + window[1])
         counts.append(max(0, (min(last, query) if causal else last) - first + 1))
     return sum(counts) / max(len(counts), 1)
+
+
+def _bridge(config: GraftConfig, encoder: StackConfig, decoder: StackConfig) -> int:
+    """Its weighted sums, maps and projection."""
+    bridge = config.bridge
+    assert isinstance(bridge, BridgeConfig)
+    inside, width = encoder.hidden_size, config.memory_width
+    read = inside * len(bridge.reads(encoder.num_layers))
+    memories = 1 if bridge.one_memory else decoder.num_layers
+    if bridge.kind == "linear":
+        first = read * width if bridge.rank is None else bridge.rank * (read + width)
+        return 2 * (1 if bridge.shared else decoder.num_layers) * (first + (bridge.depth - 1) * width * width)
+    sums = read if bridge.kind in ("scalar", "gated") else 0
+    return 2 * memories * (sums + (inside * width if inside != width else 0))
 
 
 def _stack(stack: StackConfig, queries: range, keys: range, *, causal: bool) -> float:

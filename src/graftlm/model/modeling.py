@@ -13,7 +13,7 @@ from graftlm.errors import ConfigError
 from graftlm.model.adapter import Adapter, RowAdapters
 from graftlm.model.block import MemoryReading
 from graftlm.model.bridge import Bridge
-from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
+from graftlm.model.config import GraftConfig, StackConfig
 from graftlm.model.decoder import Decoder, Placement
 from graftlm.model.encoder import Encoder
 from graftlm.model.kernels import Linear
@@ -35,7 +35,6 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
         super().__init__(config)
         if not isinstance(config.encoder, StackConfig) or not isinstance(config.decoder, StackConfig):
             raise ConfigError("A graft needs both an encoder and a decoder; make one with graftlm.adapt.")
-        assert isinstance(config.bridge, BridgeConfig)
         # The Trainer counts label tokens by the kind of loss; ours takes no further shift.
         self.loss_type = "ForMaskedLM"
         self.encoder = Encoder(
@@ -43,12 +42,12 @@ class GraftForConditionalGeneration(GraftPreTrainedModel, GenerationMixin):
             causal=config.encoder_attention == "causal",
             own_embedding=not config.share_embeddings,
         )
-        self.bridge = Bridge(config.bridge)
+        self.bridge = Bridge(config)
         self.decoder = Decoder(
             config.decoder,
             MemoryReading(
                 mode=cast(Literal["merged", "separate"], config.cross_mode),
-                width=config.encoder.hidden_size,
+                width=config.memory_width,
                 norm=config.memory_norm == "layer_input",
                 rotary=config.memory_rotary,
                 window=config.memory_window == "by_position",

@@ -13,7 +13,7 @@ from graftlm.adaptation.task_encoder import load_task_encoder, read_manifest, sa
 from graftlm.errors import CheckpointError, ConfigError
 from graftlm.generation.kv_prefix import kv_prefix
 from graftlm.model.bridge import Bridge
-from graftlm.model.config import BridgeConfig
+from graftlm.model.config import GraftConfig
 from graftlm.model.encoder import Encoder
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.task_encoder import TaskEncoder
@@ -140,7 +140,8 @@ def test_a_bridge_for_all_layers_and_one_for_each_go_together() -> None:
     encoder = Encoder(deep, causal=False, own_embedding=False)
     encoder.load_state_dict(model.encoder.state_dict(), strict=False)
     model.attach_task_encoder("last", TaskEncoder(model.encoder, model.bridge))
-    model.attach_task_encoder("aligned", TaskEncoder(encoder, Bridge(BridgeConfig(kind="aligned"))))
+    shorter = model.config.to_dict() | {"encoder": deep, "bridge": {"kind": "aligned"}}
+    model.attach_task_encoder("aligned", TaskEncoder(encoder, Bridge(GraftConfig.from_dict(shorter))))
     ids = torch.tensor([[5, 6, 7], [5, 6, 7]])
     mixed = model.encode(ids, task_encoder=["last", "aligned"]).memory
     assert mixed.shape[1] == 3
@@ -332,7 +333,9 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
     config.write_text(json.dumps(values))
     manifest = tmp_path / "e" / "task_encoder.json"
     whole = manifest.read_text()
-    manifest.write_text(whole.replace('"rank"', '"r"'))
+    values = json.loads(whole)
+    values["encoder_adapter"]["r"] = values["encoder_adapter"].pop("rank")
+    manifest.write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match="damaged"):
         load_task_encoder(graft(**SHARED), tmp_path / "e")
     manifest.write_text(whole)

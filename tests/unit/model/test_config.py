@@ -20,10 +20,6 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"decoder_start": "eos"}, "decoder_start is 'eos'"),
     ({"cross_mode": "separate", "memory_window": "none"}, "separate reads the memory as it is"),
     ({"cross_mode": "separate", "memory_norm": "none"}, "separate reads the memory as it is"),
-    (
-        {"encoder": stack(num_layers=2, final_norm=False, hidden_size=16), "share_embeddings": False},
-        "merged needs stacks of one width, not 16 and 32",
-    ),
     ({"encoder": stack(num_layers=2, final_norm=False, vocab_size=41)}, "share_embeddings needs one vocabulary"),
     (
         {

@@ -1,5 +1,6 @@
 """Costs per token against what torch counts, and by hand where torch counts what a mask hides."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graftlm.model.causal_lm import CausalLM
 from graftlm.model.config import CausalLMConfig, ExpertsConfig, GraftConfig, StackConfig
-from graftlm.model.cost import cache_bytes, cost, seen_keys
+from graftlm.model.cost import cache_bytes, cost, memory_bytes, seen_keys
 from graftlm.model.modeling import GraftForConditionalGeneration
 from tiny import PLAIN, stack
 
@@ -16,7 +17,7 @@ WIDE: dict[str, Any] = {"layer_types": (), "window": None, "attention_softcap": 
 """Full attention, by plain products, which torch counts."""
 
 
-def counted(model: torch.nn.Module, **inputs: torch.Tensor) -> int:
+def counted(model: Callable[..., Any], **inputs: Any) -> int:
     with FlopCounterMode(display=False) as counter:
         model(**inputs)
     return counter.get_total_flops()
@@ -37,6 +38,33 @@ def test_all_operations_of_a_graft(mode: str, changes: dict[str, Any]) -> None:
     assert counted(model, input_ids=ids, decoder_input_ids=target) == 11 * found.per_source_token + (
         found.per_target_token
     )
+
+
+@pytest.mark.parametrize(
+    "bridge",
+    [
+        {"kind": "linear"},
+        {"kind": "linear", "rank": 3, "depth": 3, "shared": True},
+        {"kind": "scalar"},
+        {"kind": "gated", "shared": False},
+        {"kind": "map", "order": (1, 2, 3)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["separate", "merged"])
+def test_all_operations_of_a_bridge(mode: str, bridge: dict[str, Any]) -> None:
+    """With a projection in merged mode, since the encoder is narrower."""
+    settings = {"cross_mode": mode, "share_embeddings": False, "bridge": bridge, "decoder_start_token_id": 1}
+    config = GraftConfig(**PLAIN | settings | {"encoder": wide(hidden_size=16), "decoder": wide()})
+    model = GraftForConditionalGeneration(config)
+    ids, target = torch.randint(3, 40, (1, 11)), torch.randint(3, 40, (1, 1))
+    found = cost(config, 11, 1)
+    assert found.bridge == counted(lambda states: model.bridge(states, torch.neg), states=[torch.ones(1, 1, 16)] * 4)
+    assert counted(model, input_ids=ids, decoder_input_ids=target) == 11 * found.per_source_token + (
+        found.per_target_token
+    )
+    memories = model.encode(ids).memory.shape[1]
+    assert memory_bytes(config, 2) == memories * config.memory_width * 2
 
 
 def test_experts_count_as_far_as_tokens_go_through_them() -> None:
