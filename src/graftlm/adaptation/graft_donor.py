@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from transformers import GenerationConfig
@@ -22,7 +23,7 @@ class GraftDonor:
     folder: Path
     config: GraftConfig
     tensors: TensorFolder
-    is_seq2seq: bool = True
+    is_seq2seq: ClassVar[bool] = True
 
     @cached_property
     def tied(self) -> dict[str, str]:

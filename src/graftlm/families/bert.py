@@ -2,7 +2,7 @@
 
 from graftlm.errors import ConversionError
 from graftlm.families.config_map import ConfigMap, Rule, given, ignored, pinned, same
-from graftlm.families.spec import Family, layer
+from graftlm.families.spec import EQUAL_HEADS, Family, layer
 from graftlm.families.stock_config import Values
 from graftlm.families.weight_map import TensorRule, WeightMap, rename
 from graftlm.model.config import EncoderConfig
@@ -13,15 +13,7 @@ ENCODER_SIZES = (
     same("hidden_size"),
     same("intermediate_size"),
     same("num_hidden_layers", "num_layers"),
-    Rule(
-        ("num_attention_heads",),
-        lambda s: {
-            "num_heads": s["num_attention_heads"],
-            "num_kv_heads": s["num_attention_heads"],
-            "head_dim": s["hidden_size"] // s["num_attention_heads"],
-        },
-        lambda o: {"num_attention_heads": o["num_heads"]},
-    ),
+    EQUAL_HEADS,
     same("initializer_range"),
     same("bos_token_id"),
     same("eos_token_id"),

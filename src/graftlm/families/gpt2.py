@@ -1,7 +1,7 @@
 """GPT-2. Source: transformers, models/gpt2 (configuration_gpt2.py, modeling_gpt2.py)."""
 
 from graftlm.families.config_map import ConfigMap, Rule, given, ignored, pinned, same
-from graftlm.families.spec import Family
+from graftlm.families.spec import OF_CAUSAL_LMS, Family
 from graftlm.families.weight_map import TensorRule, WeightMap, fused, rename, transposed
 
 OF_SUMMARY = "of a head that summarises a text"
@@ -66,12 +66,7 @@ GPT2 = Family(
             ignored("summary_activation", OF_SUMMARY),
             ignored("summary_proj_to_labels", OF_SUMMARY),
             ignored("summary_first_dropout", OF_SUMMARY),
-            same("initializer_range"),
-            same("tie_word_embeddings"),
-            same("pad_token_id"),
-            same("bos_token_id"),
-            same("eos_token_id"),
-            pinned("is_encoder_decoder", False, "only decoder-only models of this family are known"),
+            *OF_CAUSAL_LMS,
             given("absolute_positions", lambda s: "learned"),
             given("mlp_gated", lambda s: False),
             given("mlp_bias", lambda s: True),

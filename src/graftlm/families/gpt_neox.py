@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graftlm.families.config_map import ConfigMap, Rule, given, ignored, pinned, same
+from graftlm.families.config_map import ConfigMap, Rule, given, ignored, same
 from graftlm.families.llama import ATTENTION_BIAS
-from graftlm.families.spec import Family, layer, partial_rotary_for_all, shared_rotary
+from graftlm.families.spec import EQUAL_HEADS, OF_CAUSAL_LMS, Family, layer, partial_rotary_for_all, shared_rotary
 from graftlm.families.weight_map import Shapes, TensorRule, WeightMap, rename
 
 LAYERS = "gpt_neox.layers.{layer}"
@@ -41,15 +41,7 @@ GPT_NEOX = Family(
             same("hidden_size"),
             same("intermediate_size"),
             same("num_hidden_layers", "num_layers"),
-            Rule(
-                ("num_attention_heads",),
-                lambda s: {
-                    "num_heads": s["num_attention_heads"],
-                    "num_kv_heads": s["num_attention_heads"],
-                    "head_dim": s["hidden_size"] // s["num_attention_heads"],
-                },
-                lambda o: {"num_attention_heads": o["num_heads"]},
-            ),
+            EQUAL_HEADS,
             same("max_position_embeddings"),
             same("hidden_act", "activation"),
             same("layer_norm_eps", "norm_eps"),
@@ -77,12 +69,7 @@ GPT_NEOX = Family(
             ignored("hidden_dropout_prob", "transformers reads hidden_dropout"),
             ignored("classifier_dropout", "of a head that classifies tokens"),
             ignored("is_decoder", "the model is causal whatever it says"),
-            same("initializer_range"),
-            same("tie_word_embeddings"),
-            same("pad_token_id"),
-            same("bos_token_id"),
-            same("eos_token_id"),
-            pinned("is_encoder_decoder", False, "only decoder-only models of this family are known"),
+            *OF_CAUSAL_LMS,
             given("mlp_gated", lambda s: False),
             given("mlp_bias", lambda s: True),
             given("norm_kind", lambda s: "layer"),

@@ -1,10 +1,11 @@
 """Llama 1 to 3. Source: transformers, models/llama (configuration_llama.py, modeling_llama.py)."""
 
-from graftlm.families.config_map import ConfigMap, Rule, ignored, off, pinned, same
+from graftlm.families.config_map import ConfigMap, Rule, ignored, off, same
 from graftlm.families.spec import (
     ATTENTION,
     EMBEDDINGS,
     MLP,
+    OF_CAUSAL_LMS,
     PRE_NORMS,
     ROTARY_BUFFERS,
     Family,
@@ -28,12 +29,7 @@ CORE = (
     same("max_position_embeddings"),
     same("rms_norm_eps", "norm_eps"),
     same("attention_dropout"),
-    same("initializer_range"),
-    same("tie_word_embeddings"),
-    same("pad_token_id"),
-    same("bos_token_id"),
-    same("eos_token_id"),
-    pinned("is_encoder_decoder", False, "only decoder-only models of this family are known"),
+    *OF_CAUSAL_LMS,
 )
 """Fields that every descendant of Llama has."""
 SIZES = (*CORE, same("head_dim"), ATTENTION_BIAS)

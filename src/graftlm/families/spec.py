@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from graftlm.errors import ConversionError
-from graftlm.families.config_map import ConfigMap, Rule
+from graftlm.families.config_map import ConfigMap, Rule, pinned, same
 from graftlm.families.stock_config import Values, complete
 from graftlm.families.weight_map import Place, TensorRule, WeightMap, rename
 from graftlm.model.causal_lm import CausalLM
@@ -96,6 +96,25 @@ LAYER_TYPES = Rule(
     lambda s: {"layer_types": tuple(s["layer_types"])},
     lambda o: {"layer_types": list(o["layer_types"])},
 )
+OF_CAUSAL_LMS = (
+    same("initializer_range"),
+    same("tie_word_embeddings"),
+    same("pad_token_id"),
+    same("bos_token_id"),
+    same("eos_token_id"),
+    pinned("is_encoder_decoder", False, "only decoder-only models of this family are known"),
+)
+"""Fields that decoder-only models have whatever their layers are."""
+EQUAL_HEADS = Rule(
+    ("num_attention_heads",),
+    lambda s: {
+        "num_heads": s["num_attention_heads"],
+        "num_kv_heads": s["num_attention_heads"],
+        "head_dim": s["hidden_size"] // s["num_attention_heads"],
+    },
+    lambda o: {"num_attention_heads": o["num_heads"]},
+)
+"""As many key and value heads as query heads, which share the width."""
 WINDOW_EVERYWHERE = Rule(("sliding_window",), lambda s: causal_window(s) | one_kind_of_layer(s), window_size)
 DERIVED_HEAD_DIM = Rule(
     ("head_dim",),
