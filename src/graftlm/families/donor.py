@@ -22,7 +22,7 @@ from graftlm.model.causal_lm import CausalLM
 from graftlm.model.config import StackConfig
 from graftlm.model.encoder_model import EncoderModel
 from graftlm.model.modeling import GraftForConditionalGeneration
-from graftlm.model.pretrained import GraftPreTrainedModel, skeleton
+from graftlm.model.pretrained import GraftPreTrainedModel, Skeleton, skeleton
 
 HEAD = "lm_head.weight"
 
@@ -73,14 +73,19 @@ class Donor:
         return self.family.weights.of(self.config)
 
     @cached_property
+    def skeleton(self) -> Skeleton:
+        """What our model of its config holds."""
+        return skeleton(self.family.model, self.config)
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """All of our tensors that it stores."""
-        return skeleton(self.family.model, self.config).shapes
+        return self.skeleton.shapes
 
-    @cached_property
+    @property
     def tied(self) -> dict[str, str]:
         """Our names of tensors that are not stored again -> names of those that are."""
-        return skeleton(self.family.model, self.config).tied
+        return self.skeleton.tied
 
     @cached_property
     def base(self) -> str:

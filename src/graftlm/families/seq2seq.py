@@ -2,13 +2,18 @@
 
 from graftlm.families.config_map import Rule, given, ignored, pinned, same
 
-JOINED = (
-    given("cross_mode", lambda s: "separate"),
+MEMORY_AS_IT_IS = (
     given("encoder_attention", lambda s: "bidirectional"),
     given("memory_norm", lambda s: "none"),
     given("memory_rotary", lambda s: False),
     given("memory_window", lambda s: "none"),
     given("positions", lambda s: "restarted"),
+)
+"""An encoder that sees both sides, and a decoder whose positions begin anew."""
+
+JOINED = (
+    *MEMORY_AS_IT_IS,
+    given("cross_mode", lambda s: "separate"),
     given("source_eos", lambda s: True),
     pinned("is_encoder_decoder", True, "only whole encoder-decoders of this family are known"),
     pinned("is_decoder", False, "only whole encoder-decoders of this family are known"),

@@ -17,6 +17,7 @@ from graftlm.families.config_map import (
 )
 from graftlm.families.gemma2 import ATTENTION_SOFTCAP, GEMMA_STACK, WINDOW
 from graftlm.families.llama import ROTARY, SIZES
+from graftlm.families.seq2seq import MEMORY_AS_IT_IS
 from graftlm.families.spec import Family, layer
 from graftlm.families.stock_config import Values
 from graftlm.families.weight_map import TensorRule, WeightMap, rename
@@ -69,11 +70,7 @@ JOINED = (
             ),
         )
     ),
-    given("encoder_attention", lambda s: "bidirectional"),
-    given("memory_norm", lambda s: "none"),
-    given("memory_rotary", lambda s: False),
-    given("memory_window", lambda s: "none"),
-    given("positions", lambda s: "restarted"),
+    *MEMORY_AS_IT_IS,
     given("decoder_start", lambda s: "bos"),
 )
 """What T5Gemma and T5Gemma 2 say of both stacks together; it goes before what a stack says for itself."""
