@@ -6,7 +6,7 @@ import sys
 import typer
 
 from graftlm import __version__
-from graftlm.cli import adapt, demo, evaluate, export, generate, inspect, report, serve, study, train, tune
+from graftlm.cli import adapt, demo, distill, evaluate, export, generate, inspect, report, serve, study, train, tune
 from graftlm.errors import GraftError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command("inspect")(inspect.inspect)
 app.command("adapt")(adapt.adapt)
 app.command("tune")(tune.tune)
 app.command("train")(train.train)
+app.command("distill")(distill.distill)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("serve")(serve.serve)
