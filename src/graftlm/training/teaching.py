@@ -78,9 +78,9 @@ class Teaching:
         assert self.lessons.keys() == of.examples.keys(), "the teacher was opened for another mixture"
         return Mixture(self.lessons, of.rates)
 
-    def inputs(self, batch: Mapping[str, Any], terms: LossTerms) -> dict[str, Any]:
-        """A batch of lessons as the student's inputs, with these terms of the loss and the teacher's."""
-        return self._any.inputs(batch, terms)
+    def inputs(self, batch: Mapping[str, Any], terms: LossTerms, seed: str) -> dict[str, Any]:
+        """A batch of lessons as the student's inputs; see Distillation."""
+        return self._any.inputs(batch, terms, seed)
 
     def to(self, device: torch.device) -> None:
         """Move a teacher that is asked."""
