@@ -12,15 +12,12 @@ from typing import Any
 
 import torch
 
+from graftlm import versions
+
 
 def machine() -> dict[str, Any]:
     """Processor, cores, threads and versions."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
+    return versions.machine() | {
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),

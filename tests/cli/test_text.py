@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Command, Result
+from conftest import Command, refused
 
 SENTENCES = ["the quick brown fox jumps over the lazy dog", "a lazy dog sleeps", "dogs and foxes run over the hill"]
 
@@ -22,13 +22,6 @@ def text_task(tmp_path: Path) -> Path:
         "objective: {name: prefix_lm, split: random}\nsource_length: 12\ntarget_length: 12\n"
     )
     return path
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.code == 2, (result.out, result.err)
-    [line] = [line for line in result.err.splitlines() if line.startswith("graftlm: error: ")]
-    for word in words:
-        assert word in line
 
 
 def test_a_graft_trains_on_text_and_pairs_together(

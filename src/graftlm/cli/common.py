@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from graftlm.model.modeling import GraftForConditionalGeneration
 
 MODEL_HELP = "Graft, as graftlm adapt writes it, or an encoder-decoder of a known family: a folder or a hub name."
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 TASK_HELP = "Task file (YAML), or the name of a built-in task such as e2e_nlg."
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from graftlm.cli.common import print_table
+from graftlm.cli.common import INTERRUPTED, print_table
 from graftlm.errors import ConfigError
 
 STUDIES = ("bridge",)
@@ -49,6 +49,10 @@ def study(
 
     check_matplotlib()
     folder = Path() if data is None else data.absolute()
-    done = run_study(chosen, folder, out, workers, lambda text: typer.echo(text, err=True))
+    try:
+        done = run_study(chosen, folder, out, workers, lambda text: typer.echo(text, err=True))
+    except KeyboardInterrupt:
+        typer.echo("Stopped; the same command goes on with what is not done yet.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     write_results(chosen, scale, folder, out, done)
     typer.echo(f"{out}: results.json and report.html, of {len(done)} jobs.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import typer
 
 from graftlm.cli import tune_options as options
-from graftlm.cli.common import load, progress_console
+from graftlm.cli.common import INTERRUPTED, load, progress_console
 from graftlm.errors import ConfigError, GraftError, TaskError
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from graftlm.training.upkeep import Upkeep
 
 Settings = TypeVar("Settings")
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 WRITTEN = (
     "task_encoder.json",
     "encoder_adapter",

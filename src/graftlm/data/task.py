@@ -26,8 +26,8 @@ AnyTask = TypeVar("AnyTask", bound=BaseModel)
 Source = Path | DatasetSource
 
 
-class Task(BaseModel):
-    """Everything about a task but the model. `load_task` makes it from a file."""
+class TaskData(BaseModel):
+    """The name of a task, and where the rows that it trains and tests with come from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,6 +35,38 @@ class Task(BaseModel):
     train: Source | None = None
     validation: Source | None = None
     test: Source | None = None
+
+    def rows(self, split: str) -> Source:
+        """Where the rows of a split come from. Raises: TaskError for one that there is not."""
+        if split not in SPLITS:
+            raise TaskError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
+        source: Source | None = getattr(self, split)
+        if source is None:
+            raise TaskError(f"Task {self.name} has no {split} data; add a line `{split}: FILE` to its task file.")
+        return source
+
+    def data_hash(self, split: str) -> str:
+        """What changes when the split's data does: the SHA-256 of a file as it is stored, or of a data set's settings.
+
+        Raises: TaskError when it is missing.
+        """
+        source = self.rows(split)
+        if isinstance(source, DatasetSource):
+            return hashlib.sha256(source.model_dump_json().encode()).hexdigest()
+        try:
+            with source.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise TaskError(f"Cannot read {source} ({error.strerror}).") from error
+
+    def settings(self) -> dict[str, Any]:
+        """All but the data, as plain JSON values."""
+        return self.model_dump(mode="json", exclude=set(SPLITS))
+
+
+class Task(TaskData):
+    """Everything about a task but the model. `load_task` makes it from a file."""
+
     metrics: list[str] = ["bleu", "chrf"]
     source_template: str = "{source}"
     target_template: str = "{target}"
@@ -91,12 +123,8 @@ class Task(BaseModel):
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Task:
-        """Inverse of `settings`. Raises: TaskError for settings that cannot be used."""
+        """Inverse of `settings`, what a task encoder keeps of its task. Raises: TaskError for what cannot be used."""
         return validated_task(cls, settings, "The task settings")
-
-    def settings(self) -> dict[str, Any]:
-        """All but the data, as plain JSON values: what a task encoder keeps of its task."""
-        return self.model_dump(mode="json", exclude=set(SPLITS))
 
     def source(self, record: Record) -> str:
         """What the encoder reads. Raises: TaskError when the record lacks a field of the template."""
@@ -146,14 +174,7 @@ class Task(BaseModel):
 
     def records(self, split: str) -> list[Record]:
         """Records of `train`, `validation` or `test`. Raises: TaskError when they are missing or broken."""
-        return read_records(self._source(split))
-
-    def data_hash(self, split: str) -> str:
-        """What changes when the split's data does; see `hash_of`. Raises: TaskError when it is missing."""
-        return hash_of(self._source(split))
-
-    def _source(self, split: str) -> Source:
-        return source_of(self, split)
+        return read_records(self.rows(split))
 
     def _render(self, which: str, record: Record, values: dict[str, Any]) -> str:
         try:
@@ -188,27 +209,6 @@ def read_task_values(path: Path) -> dict[str, Any]:
     if all(values.get(split) is None for split in SPLITS):
         raise TaskError(f"{path} names no data; add a line `train: FILE`, `validation: FILE` or `test: FILE`.")
     return values
-
-
-def source_of(task: Any, split: str) -> Source:
-    """Where the rows of a split come from. Raises: TaskError for one that the task does not have."""
-    if split not in SPLITS:
-        raise TaskError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
-    source: Source | None = getattr(task, split)
-    if source is None:
-        raise TaskError(f"Task {task.name} has no {split} data; add a line `{split}: FILE` to its task file.")
-    return source
-
-
-def hash_of(source: Source) -> str:
-    """SHA-256 of a file as it is stored, or of the settings that name a data set. Raises: TaskError when missing."""
-    if isinstance(source, DatasetSource):
-        return hashlib.sha256(source.model_dump_json().encode()).hexdigest()
-    try:
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise TaskError(f"Cannot read {source} ({error.strerror}).") from error
 
 
 def builtin_tasks() -> dict[str, Path]:

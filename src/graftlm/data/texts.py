@@ -19,7 +19,7 @@ BATCH = 256
 SLICE = 1_000_000
 """Characters of a document that are tokenised at a time; a longer one is cut where a line or a word ends."""
 SHORTEST = 2
-"""Tokens of the shortest document that can be learned from."""
+"""Tokens of the shortest document that can be learned from: one to be given and one to be predicted."""
 
 
 @dataclass

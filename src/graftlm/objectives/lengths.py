@@ -6,11 +6,9 @@ from bisect import bisect_left
 from collections.abc import Callable
 from random import Random
 
+from graftlm.data.texts import SHORTEST
 from graftlm.errors import ConfigError, TaskError
 from graftlm.objectives.frame import Frame
-
-SHORTEST = 2
-"""Tokens of the shortest document: one to be given and one to be predicted."""
 
 
 def longest(sizes: Callable[[int], tuple[int, int]], frame: Frame) -> int:

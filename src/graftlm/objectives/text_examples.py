@@ -86,12 +86,11 @@ class TextExamples(Sequence[Deferred]):
     def _sides(self) -> tuple[float, float]:
         """Tokens of source and target for each token of a piece, on average."""
         probed = Random(0).sample(range(len(self)), min(PROBED, len(self)))
-        splits = [(self.split(number), self._pieces[number]) for number in probed]
-        tokens = [stop - start for _, (_, start, stop) in splits]
-        return (
-            sum(len(split.source) for split, _ in splits) / sum(tokens),
-            sum(len(split.target) for split, _ in splits) / sum(tokens),
-        )
+        splits = [self.split(number) for number in probed]
+        tokens = sum(stop - start for _, start, stop in (self._pieces[number] for number in probed))
+        sources = sum(len(split.source) for split in splits)
+        targets = sum(len(split.target) for split in splits)
+        return sources / tokens, targets / tokens
 
 
 def pieces(documents: Documents, length: int) -> list[tuple[int, int, int]]:

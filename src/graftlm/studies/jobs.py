@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,11 +38,11 @@ def run_jobs(plan: Plan, folder: Path, workers: int, say: Callable[[str], None])
 
     The plan is asked again after every job, since what is to be done may depend on how others ended. A job's record is
     written when it has ended well, so that a study which was stopped goes on with the jobs that have none.
-    Raises: whatever a job raises, once those beside it have ended.
+    Raises: whatever a job raises, once those beside it have ended; KeyboardInterrupt, having ended those that run.
     """
     done = records(folder)
     running: dict[Future[Record], str] = {}
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), one_thread) as pool:
+    with _processes(workers) as pool:
         while True:
             jobs = plan(done)
             waiting = [job for job in jobs if job.name not in done and job.name not in running.values()]
@@ -57,6 +59,18 @@ def run_jobs(plan: Plan, folder: Path, workers: int, say: Callable[[str], None])
                 say(f"ended {name}; {len(done)} of the {len(jobs)} jobs known so far are done")
 
 
+@contextmanager
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes for jobs; none outlives the block, and after Ctrl-C they end at once instead of with their jobs."""
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
+
+
 def records(folder: Path) -> dict[str, Record]:
     """Records of all jobs that have ended, by name."""
     found = sorted(folder.glob(f"*/{RECORD}"))
@@ -68,8 +82,10 @@ def _read(path: Path) -> Record:
     return record
 
 
-def one_thread() -> None:
-    """Jobs beside each other are quicker with a thread each than with all threads for each."""
+def _begin() -> None:
+    # A terminal sends Ctrl-C to all; what becomes of jobs is up to the process that started them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Jobs beside each other are quicker with a thread each than with all threads for each.
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from graftlm.studies.bridge.arms import TUNED, UNFROZEN
 from graftlm.studies.bridge.plan import BridgePlan
 from graftlm.studies.bridge.scale import MINI, SCALES, Budget, Scale
 from graftlm.studies.bridge.study import run_study, write_results
+from graftlm.studies.bridge.work import Train
+from updates import press_ctrl_c
 
 WORDS = {"rot": "red", "blau": "blue", "haus": "house", "hund": "dog", "das": "the", "sieht": "sees", "und": "and"}
 
@@ -101,6 +104,24 @@ def test_a_study_that_ended_is_not_done_again(data: Path, finished: tuple[Path, 
     said: list[str] = []
     assert run_study(TINY, data, out, 1, said.append) == done
     assert said == []
+
+
+def test_a_job_that_was_stopped_leaves_no_model_and_goes_on(
+    data: Path, finished: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, done = finished
+    folder = tmp_path / "study"
+    shutil.copytree(out, folder)
+    plan = BridgePlan(TINY, data)
+    job = next(job for job in plan(done) if isinstance(job, Train) and job.arm_name == "linear-gca")
+    shutil.rmtree(folder / job.name)
+    with monkeypatch.context() as patch:
+        press_ctrl_c(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            job(folder)
+    assert [path.name for path in (folder / job.name).iterdir()] == ["checkpoints"]
+    assert job(folder)["run"]["losses"] == [tuple(pair) for pair in done[job.name]["run"]["losses"]]
+    assert [path.name for path in (folder / job.name).iterdir()] == ["model"]
 
 
 def test_a_difference_is_that_of_the_means_and_lies_in_its_interval(data: Path, finished: tuple[Path, Any]) -> None:

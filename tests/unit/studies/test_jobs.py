@@ -1,6 +1,11 @@
 """Jobs of a study: each once, in processes of their own, in the order of the plan, and again where one was lost."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,3 +57,49 @@ def test_a_job_that_fails_stops_the_study_and_leaves_the_records_of_others(tmp_p
         run_jobs(lambda done: [Add("a", (1,)), Add("bad", ())], tmp_path, 1, lambda text: None)
     assert json.loads((tmp_path / "a" / RECORD).read_text()) == {"sum": 1}
     assert set(records(tmp_path)) == {"a"}
+
+
+SLOW = """
+import sys, time
+from dataclasses import dataclass
+from pathlib import Path
+from graftlm.studies.jobs import run_jobs
+
+@dataclass(frozen=True)
+class Sleep:
+    name: str
+    def __call__(self, folder):
+        (folder / f"{self.name}.begun").touch()
+        time.sleep(600)
+
+if __name__ == "__main__":
+    run_jobs(lambda done: [Sleep("a"), Sleep("b")], Path(sys.argv[1]), 2, print)
+"""
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_ctrl_c_ends_the_jobs_at_once_and_leaves_no_process(tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    process = subprocess.Popen([sys.executable, script, tmp_path], stderr=subprocess.PIPE, text=True, process_group=0)
+    while len(list(tmp_path.glob("*.begun"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    # As a terminal does: to the study and to its jobs.
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert said.count("KeyboardInterrupt") == 1
+    # What multiprocessing starts beside the jobs ends a moment later.
+    end = time.monotonic() + 30
+    while alive(process.pid):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert not records(tmp_path)

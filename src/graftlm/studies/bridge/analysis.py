@@ -40,6 +40,7 @@ class Run:
         """Of each sentence, all test sets one after the other."""
         return [row["statistics"][metric] for task in self.translated["evaluations"] for row in task["rows"]]
 
+    @cached_property
     def metrics(self) -> dict[str, Metric]:
         """Of all test sentences together; BLEU also of each set, and of short and long sentences."""
         found = {name: measure(self.statistics(name), ALL_SCORES[name]) for name in METRICS}
@@ -76,7 +77,7 @@ def result_rows(runs: Mapping[str, Sequence[Run]], scale: str) -> list[dict[str,
             "rate": run.job.rate,
             "parameters": run.trained["run"]["parameters"]["trainable"],
             "validation_loss": best_loss(run.trained),
-            "metrics": {metric: value.to_dict() for metric, value in run.metrics().items()},
+            "metrics": {metric: value.to_dict() for metric, value in run.metrics.items()},
             "validation": [[entry["step"], entry["loss"]] for entry in run.trained["run"]["validation"]],
             "training": _every_tenth(run.trained["run"]["losses"]),
             "bridge": run.trained["run"].get("bridge"),
@@ -96,7 +97,7 @@ def summaries(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, Arm]) -> dic
     """Of every arm: means over seeds, and how its BLEU and chrF differ from those of the arm it is compared with."""
     found: dict[str, dict[str, Any]] = {}
     for name, arm_runs in runs.items():
-        values = [run.metrics() for run in arm_runs]
+        values = [run.metrics for run in arm_runs]
         summary: dict[str, Any] = {
             "seeds": len(arm_runs),
             "rate": arm_runs[-1].job.rate,

@@ -32,11 +32,10 @@ def outline(scale: Scale) -> tuple[list[str], list[list[str]], str]:
         arms |= further(next(iter(BRIDGES)))
     rows, updates, runs = [], 0, 0
     for name, arm in arms.items():
-        budget = scale.scratch if arm.scratch else scale.tuned
-        rates = (0.0,) if arm.rate_of else arm.rates or budget.rates
-        job = Train(arm_name=name, arm=arm, scale=scale, data=Path(), seed=0, rate=rates[0] or budget.rates[0])
-        settings = TuneSettings(**job.settings)
-        count = len(scale.seeds) + len(rates) - 1
+        rates = scale.rates(name, arm)
+        jobs = [Train(arm_name=name, arm=arm, scale=scale, data=Path(), seed=0, rate=rate) for rate in rates]
+        settings, *_ = (TuneSettings(**job.settings) for job in jobs)
+        count = len(scale.seeds) + (0 if arm.rate_of else len(rates) - 1)
         searched = f"of {arm.rate_of}" if arm.rate_of else " ".join(map(_short, rates))
         size = f"{settings.batch_size} × {settings.steps:,}"
         rows.append([name, f"{bridge_weights(arm, scale):,}", size, searched, str(count)])

@@ -27,7 +27,8 @@ class BridgePlan:
         jobs: list[Train | Translate] = []
         ready = True
         if self.scale.base is not None:
-            base = self._train(BASE, BASE_ARM, 0, self.scale.base.rates[0])
+            [rate] = self.scale.rates(BASE, BASE_ARM)
+            base = self._train(BASE, BASE_ARM, 0, rate)
             ready = base.name in done
             jobs += [base, Translate(trained=base)] if ready else [base]
         for name, arm in self.arms(done).items():
@@ -70,8 +71,7 @@ class BridgePlan:
     def _search(self, name: str, arm: Arm, done: Records) -> Iterator[Train]:
         seed = self.scale.seeds[0]
         if arm.rate_of is None:
-            rates = (self.scale.scratch if arm.scratch else self.scale.tuned).rates
-            yield from (self._train(name, arm, seed, rate) for rate in arm.rates or rates)
+            yield from (self._train(name, arm, seed, rate) for rate in self.scale.rates(name, arm))
         else:
             yield from self.finals(arm.rate_of, TUNED[arm.rate_of], done)[:1]
 

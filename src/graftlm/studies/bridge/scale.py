@@ -8,7 +8,7 @@ from typing import Any
 
 from graftlm.data.rows import DatasetSource
 from graftlm.data.task import SPLITS
-from graftlm.studies.bridge.arms import PAPER_ARMS, Arm
+from graftlm.studies.bridge.arms import BASE, PAPER_ARMS, Arm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,16 @@ class Scale:
     num_beams: int = 4
     arms: Mapping[str, Arm] | None = None
     """Only these; None is all of the study."""
+
+    def budget(self, name: str, arm: Arm) -> Budget:
+        """What an arm gets, as every arm of its kind."""
+        found = self.base if name == BASE else self.scratch if arm.scratch else self.tuned
+        assert found is not None
+        return found
+
+    def rates(self, name: str, arm: Arm) -> tuple[float, ...]:
+        """Learning rates that are searched for an arm."""
+        return arm.rates or self.budget(name, arm).rates
 
 
 def _updates(steps: int, **others: Any) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from graftlm.studies.bridge.plan import BridgePlan
 from graftlm.studies.bridge.scale import Scale
 from graftlm.studies.bridge.work import TOKENIZER
 from graftlm.studies.jobs import run_jobs
-from graftlm.versions import versions
+from graftlm.versions import machine, versions
 
 Records = Mapping[str, dict[str, Any]]
 
@@ -41,7 +39,7 @@ def write_results(scale: Scale, name: str, data: Path, out: Path, done: Records)
     found = summaries(runs, arms)
     seconds = sum(record["run"]["seconds"] for record in done.values() if "run" in record)
     results = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "machine": machine(),
         "versions": versions("sacrebleu"),
         "scale": name,
         "best_bridge": plan.best_bridge(done),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,10 @@ class Train:
         return f"{self.arm_name}-seed-{self.seed}-rate-{self.rate:g}"
 
     def __call__(self, folder: Path) -> dict[str, Any]:
-        """Train from the base in `folder`, or from scratch; the model and the record of the run stay."""
+        """Train from the base in `folder`, or from scratch; the model and the record of the run stay.
+
+        Raises: KeyboardInterrupt when it was stopped before the end; the next call goes on from there.
+        """
         logging.disable_progress_bar()
         model, tokenizers = self._beginning(folder)
         tasks = tasks_of(self.arm, self.scale, self.data)
@@ -69,6 +71,8 @@ class Train:
                 run_folder=checkpoints,
                 resume=checkpoints.last(),
             )
+        if run["interrupted_at"] is not None:
+            raise KeyboardInterrupt
         save_graft(model, tokenizers, folder / self.name / MODEL, run=run, replace=True)
         checkpoints.remove()
         return {"arm": self.arm_name, "seed": self.seed, "rate": self.rate, "run": run}
@@ -78,7 +82,7 @@ class Train:
         """Fields of TuneSettings."""
         return {
             **({} if "phases" in self.arm.settings else {"freeze": "none"}),
-            **budget_of(self.arm_name, self.arm, self.scale),
+            **self.scale.budget(self.arm_name, self.arm).settings,
             **self.arm.settings,
             "learning_rate": self.rate,
             "seed": self.seed,
@@ -149,10 +153,3 @@ class Translate:
 def tasks_of(arm: Arm, scale: Scale, data: Path) -> list[Task]:
     """What an arm learns."""
     return translation_tasks(data, scale) if arm.task is None else [task_named(arm.task, scale)]
-
-
-def budget_of(name: str, arm: Arm, scale: Scale) -> Mapping[str, Any]:
-    """Settings that every arm of its kind has."""
-    budget = scale.base if name == BASE else scale.scratch if arm.scratch else scale.tuned
-    assert budget is not None
-    return budget.settings
