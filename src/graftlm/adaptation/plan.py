@@ -127,6 +127,13 @@ def make_plan(
     return Plan(config, donors, origins, seed, bridge_init, cross_attention)
 
 
+def fresh_plan(config: GraftConfig, seed: int) -> Plan:
+    """Every tensor of a graft without donors, in fp32."""
+    shapes = stored_shapes(GraftForConditionalGeneration, config)
+    made = {name: Origin(None, None, _fresh(name, config), shape, torch.float32) for name, shape in shapes.items()}
+    return Plan(config, {}, made, seed)
+
+
 def _source(name: str, side: Side, config: GraftConfig, donors: Donors, cross_attention: str | None) -> str | None:
     """The donor's tensor that holds one of ours, whose layers are numbered as the donor's; None where none does."""
     assert isinstance(config.decoder, StackConfig)
@@ -143,7 +150,7 @@ def _source(name: str, side: Side, config: GraftConfig, donors: Donors, cross_at
     return name.replace(".cross_attention", ".attention")
 
 
-def _fresh(name: str, config: GraftConfig, bridge_init: str | None, cross_attention: str | None) -> str:
+def _fresh(name: str, config: GraftConfig, bridge_init: str | None = None, cross_attention: str | None = None) -> str:
     assert isinstance(config.decoder, StackConfig)
     silent = None if cross_attention is None else silent_value(name, cross_attention, config.decoder)
     if silent is not None:
