@@ -32,8 +32,8 @@ def read_shape(shape: str | Path) -> GraftConfig:
     if not path.is_file():
         raise ConfigError(f"{shape} is not a shape; choose one of {', '.join(SHAPES)}, or give a YAML file.")
     raw = read_yaml(path)
-    family = family_of(raw.get("model_type"))
-    if family.model is not GraftForConditionalGeneration:
+    family = family_of(raw["model_type"]) if "model_type" in raw else None
+    if family is None or family.model is not GraftForConditionalGeneration:
         raise ConfigError(f"{path} is the shape of no encoder-decoder; set model_type to one, such as t5gemma.")
     try:
         config: GraftConfig = family.config.read(raw, complete(raw))
