@@ -135,8 +135,11 @@ def plan_graft(
         config, donors = _joined(decoder, encoder_from, recipe_named(DEFAULT if recipe is None else recipe))
         balanced = donors["encoder"] is donors["decoder"]
         cross_attention = cross_attention_init(config, balanced, cross_attention)
+    replaced = config.bridge
+    assert isinstance(replaced, BridgeConfig)
     config, kept = shaped(
         config,
+        replaced if bridge is None else BridgeConfig(),
         layers={"encoder": encoder_layers, "decoder": decoder_layers},
         expand_kv=expand_kv,
         tables={"share_embeddings": share_embeddings, "tie_word_embeddings": tie_word_embeddings},
@@ -144,7 +147,7 @@ def plan_graft(
     begins = None
     if bridge is not None:
         chosen = BridgeConfig.from_dict({"kind": bridge}) if isinstance(bridge, str) else bridge
-        config, begins = bridged(config, chosen, bridge_init)
+        config, begins = bridged(config, chosen, bridge_init, replaced.kind)
     return make_plan(config, donors, seed, begins, cross_attention, kept)
 
 
