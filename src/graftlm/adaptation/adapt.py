@@ -62,7 +62,7 @@ def adapt(
 ) -> GraftForConditionalGeneration:
     """An encoder–decoder made of the LLM `source`, in memory; one that is an encoder–decoder already is only read.
 
-    `dtype` None keeps the stored one (the widest).
+    `choices` are the fields of Choices; `dtype` None keeps the stored one (the widest).
     Raises: ConfigError for choices that cannot be joined, ConversionError and CheckpointError for a bad source.
     """
     plan = plan_graft(source, **choices)
