@@ -6,7 +6,21 @@ import sys
 import typer
 
 from graftlm import __version__
-from graftlm.cli import adapt, demo, distill, evaluate, export, generate, inspect, report, serve, study, train, tune
+from graftlm.cli import (
+    adapt,
+    demo,
+    distill,
+    evaluate,
+    export,
+    generate,
+    inspect,
+    new,
+    report,
+    serve,
+    study,
+    train,
+    tune,
+)
 from graftlm.errors import GraftError
 
 app = typer.Typer(
@@ -34,6 +48,7 @@ def _root(
 
 app.command("inspect")(inspect.inspect)
 app.command("adapt")(adapt.adapt)
+app.command("new")(new.new)
 app.command("tune")(tune.tune)
 app.command("train")(train.train)
 app.command("distill")(distill.distill)
