@@ -6,7 +6,7 @@ import sys
 import typer
 
 from graftlm import __version__
-from graftlm.cli import adapt, demo, evaluate, export, generate, inspect, report, serve, study, train, tune
+from graftlm.cli import adapt, bench, demo, evaluate, export, generate, inspect, report, serve, study, train, tune
 from graftlm.errors import GraftError
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ app.command("serve")(serve.serve)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("study")(study.study)
+app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 
 

@@ -151,7 +151,13 @@ def attend(
             query, key, value, attn_mask=seen, dropout_p=dropout, scale=scale, enable_gqa=True
         )
         return output if sees is None else output * sees
-    if softcap is not None and query.dtype == torch.float32 and torch.is_grad_enabled() and bias is None and not dropout:
+    if (
+        softcap is not None
+        and query.dtype == torch.float32
+        and torch.is_grad_enabled()
+        and bias is None
+        and not dropout
+    ):
         return capped_attention(query, key, value, mask, scale, softcap)
     return _grouped_matmul(query, key, value, mask, scale, softcap, dropout, bias)
 
