@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from graftlm.adaptation.added_tokens import with_sentinels
 from graftlm.adaptation.bridge_init import bridged
 from graftlm.adaptation.cross_attention_init import cross_attention_init
 from graftlm.adaptation.graft_donor import GraftDonor, open_graft_donor
@@ -77,8 +78,12 @@ def adapt_to_folder(
     cross_attention: str | None = None,
     seed: int = 0,
     shard_bytes: int = SHARD_BYTES,
+    add_sentinels: int | None = None,
 ) -> dict[str, Any]:
-    """The same, streamed into the new folder `out` with tokenizers and initialisation report, which is returned."""
+    """The same, streamed into the new folder `out` with tokenizers and initialisation report, which is returned.
+
+    `add_sentinels` gives the tokenizer so many more tokens to mark spans, and the tables rows for them.
+    """
     check_new_folder(out)
     plan = plan_graft(
         source,
@@ -90,6 +95,8 @@ def adapt_to_folder(
         seed=seed,
     )
     tokenizers = donor_tokenizers(plan.donors)
+    if add_sentinels is not None:
+        plan = with_sentinels(plan, tokenizers, add_sentinels)
     report = initialisation_report(plan)
     with atomic_folder(out) as folder:
         write_shards(folder, plan.origins, plan.tensors(), shard_bytes)
@@ -175,7 +182,11 @@ def initialisation_report(plan: Plan) -> dict[str, Any]:
         if origin.side is not None and origin.name is not None:
             donor = plan.donors[origin.side]
             tensors[name] = {"from": origin.side, "donor": str(donor.folder), "tensor": donor.source_name(origin.name)}
-            copied += size
+            new = 0 if origin.kept is None else size // origin.shape[0] * (origin.shape[0] - origin.kept)
+            if new:
+                tensors[name] |= {"rows": origin.kept, "seed": plan.seed}
+            copied += size - new
+            fresh += new
         else:
             tensors[name] = {"fresh": origin.fresh, "seed": plan.seed}
             fresh += size

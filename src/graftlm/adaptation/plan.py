@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from graftlm.adaptation.bridge_init import INITS, beginning, blended, initial_values
 from graftlm.adaptation.cross_attention_init import is_copied, silent_value
 from graftlm.adaptation.graft_donor import GraftDonor
+from graftlm.adaptation.new_rows import rows_after
 from graftlm.families.donor import Donor
 from graftlm.families.tensors import TensorInfo
 from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
@@ -35,6 +36,8 @@ class Origin:
     """`normal`, one of CONSTANTS, or the initialisation of a bridge."""
     shape: tuple[int, ...]
     dtype: torch.dtype
+    kept: int | None = None
+    """Rows that are the donor's, of a table in which those after them are new."""
 
     @property
     def nbytes(self) -> int:
@@ -69,6 +72,8 @@ class Plan:
     def _make(self, name: str, origin: Origin, generator: torch.Generator) -> torch.Tensor:
         if origin.side is not None and origin.name is not None:
             tensor = self.donors[origin.side].read(origin.name)
+            if origin.kept is not None:
+                return rows_after(tensor, origin.kept, origin.shape[0], self.seed)
             # Keys and values of joined states read the last of them at first, as the donor's do.
             return tensor if tensor.shape == origin.shape else F.pad(tensor, (origin.shape[1] - tensor.shape[1], 0))
         if origin.fresh == "normal":

@@ -14,6 +14,15 @@ from graftlm.errors import ConfigError
 if TYPE_CHECKING:
     from graftlm.model.config import BridgeConfig
 
+AddSentinels = Annotated[
+    int | None,
+    typer.Option(
+        help="Give the tokenizer so many more sentinels for span corruption and ul2, and the tables rows for them; "
+        "not with recipe lossless.",
+        min=1,
+    ),
+]
+
 
 def adapt(
     source: Annotated[
@@ -46,6 +55,7 @@ def adapt(
             "random (default with two), or zero_out: adding nothing."
         ),
     ] = None,
+    add_sentinels: AddSentinels = None,
     seed: Annotated[int, typer.Option(help="Seed of tensors that no model provides.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Turn a language model into an encoder-decoder."""
@@ -61,6 +71,7 @@ def adapt(
         bridge_init=bridge_init,
         cross_attention=cross_attention,
         seed=seed,
+        add_sentinels=add_sentinels,
     )
     counts = report["parameters"]
     made = f"{report['recipe']} graft of {source}" if report["recipe"] else f"{source} as a graft"
