@@ -37,7 +37,7 @@ def test_a_graft_trains_on_text_and_pairs_together(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"model: {graft_folder}\ntask: [text.yaml, {task_file}]\nout: out\nfreeze: none\n"
-        "rates: uniform\nsteps: 6\nbatch_tokens: 60\npacking: true\neval_every: 3\n"
+        "rates: uniform\nsteps: 6\nbatch_tokens: 60\npacking: true\neval_every: 3\nworkers: 1\n"
     )
     run = graftlm("train", recipe)
     assert run.code == 0, run.err

@@ -82,6 +82,7 @@ def tune(
     spike: options.Spike = None,
     keep_checkpoints: options.KeepCheckpoints = 1,
     activation_checkpointing: options.ActivationCheckpointing = False,
+    workers: options.Workers = 0,
     report_to: options.ReportTo = "none",
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
@@ -92,8 +93,7 @@ def tune(
     from graftlm.training.checkpoint import RunFolder
     from graftlm.training.ranks import is_first, wait
 
-    out = out.absolute()
-    checkpoint = _checkpoint(out, resume)
+    checkpoint = _checkpoint(out := out.absolute(), resume)
     settings, upkeep = _settings(given)
     tasks, (graft, tokenizers) = _tasks(task), _graft(model, encoder_attention)
     mixture = _mixture(graft, tokenizers, tasks, rates, temperature, seed)
