@@ -11,8 +11,8 @@ from torch.distributed.fsdp import fully_shard
 
 from graftlm.errors import ConfigError
 from graftlm.model.modeling import GraftForConditionalGeneration
-from graftlm.training.checkpoint import RunFolder, trained_weights
-from graftlm.training.ranks import world
+from graftlm.training.checkpoint import RunFolder, trained
+from graftlm.training.ranks import whole, world
 from graftlm.training.settings import TuneSettings
 
 ASKED = "ACCELERATE_USE_FSDP"
@@ -71,5 +71,5 @@ def units(model: GraftForConditionalGeneration) -> list[list[nn.Module]]:
 def copy_back(twin: nn.Module, model: nn.Module) -> None:
     """Put what a sharded copy has learned into `model`."""
     held = dict(model.named_parameters())
-    for name, tensor in trained_weights(twin).items():
-        held[name].copy_(tensor)
+    for name, tensor in trained(twin).items():
+        held[name].copy_(whole(tensor))
