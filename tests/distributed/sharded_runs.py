@@ -43,6 +43,9 @@ CASES: dict[str, TuneSettings] = {
     "lora": dataclasses.replace(SETTINGS, lora=3, decoder_adapter="bias"),
     # Each process computes packed rows, in two parts, and the run ends with a mean.
     "packed": dataclasses.replace(SETTINGS, packing=True, accumulation=2, average=2),
+    # Odd numbers of examples, and one alone, which leaves a process without any.
+    "tokens": dataclasses.replace(SETTINGS, batch_size=None, batch_tokens=24),
+    "packed tokens": dataclasses.replace(SETTINGS, batch_size=None, batch_tokens=24, packing=True),
 }
 SIDES = ("encoder", "decoder")
 STOPPED_AFTER = 3

@@ -15,7 +15,7 @@ CLOSE = 1e-5
 """Sums are made in another order; relative, for losses, and absolute for weights of size 1."""
 
 
-CASES = ("full", "shared", "lora", "packed")
+CASES = ("full", "shared", "lora", "packed", "tokens", "packed tokens")
 
 
 def launch(processes: int, folder: Path, *names: str, **environment: str) -> None:

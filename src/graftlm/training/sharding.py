@@ -29,9 +29,7 @@ def take_over_sharding(settings: TuneSettings, run_folder: RunFolder | None) -> 
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise ConfigError("Checkpoints of DeepSpeed cannot be read or written here; launch with FSDP instead.")
     assert run_folder is not None, "several processes have their best weights in a run folder"
-    if settings.batch_size is None:
-        raise ConfigError("batch_tokens cannot be divided among several processes; give a batch_size in its place.")
-    if settings.batch_size % (settings.accumulation * world()):
+    if settings.batch_size is not None and settings.batch_size % (settings.accumulation * world()):
         parts = "" if settings.accumulation == 1 else f" times the accumulation of {settings.accumulation}"
         raise ConfigError(f"batch_size is {settings.batch_size}; make it a multiple of the {world()} processes{parts}.")
     asked = os.environ.get(ASKED, "false").lower() == "true"
