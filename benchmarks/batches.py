@@ -2,8 +2,8 @@
 
     python benchmarks/batches.py [--quick] [--out FILE]
 
-Batches of 32 examples that objectives make of random documents of 4,000 tokens, with sources and targets of equal limits,
-padded; nothing is packed. Figures are milliseconds of CPU time of one thread, medians over batches; there is no peer.
+Batches of 32 examples that objectives make of random documents of 4,000 tokens, with sources and targets of equal
+limits, padded and not packed. Figures are milliseconds of CPU time of one thread, medians over batches; there is no peer.
 """
 
 import argparse
