@@ -70,6 +70,7 @@ def train(config: str | None) -> None:
         )
         trainer = Trainer(model=graft(), args=arguments, train_dataset=EXAMPLES, data_collator=Seq2SeqCollator())
         trainer.train()
+        assert (type(trainer.model_wrapped).__name__ == "DeepSpeedEngine") == (config is not None)
     if arguments.process_index == 0:
         print(MARK + json.dumps([entry["loss"] for entry in trainer.state.log_history if "loss" in entry]), flush=True)
 
