@@ -13,9 +13,11 @@ RESULTS = ROOT / "benchmarks/results/train.json"
 EVERY = {"case", "unit", "ours", "peers", "ratio"}
 TIMED = [
     "equal",
-    "skewed, webnlg",
-    "skewed, mtop",
-    "skewed, scitldr",
+    *(
+        f"skewed, {name}, {kind} batches"
+        for name in ("webnlg", "mtop", "scitldr")
+        for kind in ("random", "length-grouped")
+    ),
     "vocab-256k, everything trains",
     "vocab-256k, decoder frozen",
     "frozen, decoder frozen",

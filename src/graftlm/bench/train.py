@@ -7,10 +7,9 @@ train on the same examples, in as many updates. Runs take turns in one process; 
 is the peer's time over ours in the same round: the median over rounds, with quartiles. CPU time is that of the process,
 which other work on the machine disturbs less than it does wall time.
 
-Lengths of the skewed cases are those of real training sets (lengths.json). Of an epoch of such examples, transformers'
-own sampler makes length-grouped batches; some of these, spread evenly over the lengths, are what is trained on. The
-same examples, shuffled, are the random batches, and in graftlm's own order and packed they are ours. Token ids are
-random.
+Lengths of the skewed cases are those of real training sets (lengths.json); token ids are random. Of an epoch of such
+examples transformers' own sampler makes length-grouped batches, of which some are taken, spread evenly over the
+lengths; some random batches are taken as well. Ours are the same examples in graftlm's own order, packed.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from graftlm.training.settings import TuneSettings
 from graftlm.training.tune import tune
 
 SETS = ("webnlg", "mtop", "scitldr")
-RANDOM, GROUPED = "random padded batches", "length-grouped padded batches"
+RANDOM, GROUPED = "random batches", "length-grouped batches"
 BATCH = 16
 EPOCH = 200 * BATCH
 """Examples from which batches are grouped; transformers sorts a quarter of them, 50 batches, at a time."""
@@ -164,19 +163,18 @@ def _equal(scale: Scale) -> Any:
 
 
 def _skewed(scale: Scale, name: str) -> Any:
+    """Random and length-grouped batches of stock, each against ours of the same examples."""
     size = dataclasses.replace(scale.small, rows=BATCH)
     models = both(size, Case(scale.dtype, frozen=False, softcaps=True))
-    grouped = _grouped(name, scale.batches, size)
-    examples = [example for batch in grouped for example in batch]
-    random.Random(0).shuffle(examples)
-    shuffled = _chunks(examples, BATCH)
-    bf16 = scale.dtype == torch.bfloat16
-    runs = {
-        OURS: _ours(models[OURS], examples, BATCH, packing=True),
-        RANDOM: _stock(models[STOCK], shuffled, bf16=bf16),
-        GROUPED: _stock(models[STOCK], grouped, bf16=bf16),
-    }
-    yield from _rows(f"skewed, {name}", _in_turn(runs, size.runs))
+    for kind, batches in _batches(name, scale.batches, size).items():
+        examples = [example for batch in batches for example in batch]
+        runs = {
+            OURS: _ours(models[OURS], examples, BATCH, packing=True),
+            f"{kind}, bf16": _stock(models[STOCK], batches, bf16=True),
+        }
+        if scale.dtype == torch.float32:
+            runs[f"{kind}, fp32"] = _stock(models[STOCK], batches)
+        yield from _rows(f"skewed, {name}, {kind}", _in_turn(runs, size.runs))
 
 
 def _wide(scale: Scale) -> Any:
@@ -319,16 +317,16 @@ def _rate(
     return row if peak is None else row | {"utilisation": round(rates[OURS] / peak, 3)}
 
 
-def _grouped(name: str, number: int, size: Size) -> list[list[Example]]:
-    """Some of the length-grouped batches that transformers makes of an epoch, from the longest to the shortest."""
+def _batches(name: str, number: int, size: Size) -> dict[str, list[list[Example]]]:
+    """Some of an epoch's batches: the first random ones, and length-grouped ones from the longest to the shortest."""
     chooser = random.Random(0)
     lengths = json.loads(files("graftlm.bench").joinpath("lengths.json").read_text(encoding="utf-8"))[name]["lengths"]
     epoch = chooser.choices(lengths, k=EPOCH)
     order = get_length_grouped_indices([source for source, _ in epoch], BATCH, generator=torch.manual_seed(0))
-    batches = _chunks([epoch[i] for i in order[: EPOCH // 4]], BATCH)
-    step = len(batches) / number
-    chosen = [batches[int((i + 0.5) * step)] for i in range(number)]
-    return _chunks(_examples([pair for batch in chosen for pair in batch], size), BATCH)
+    grouped = _chunks([epoch[i] for i in order[: EPOCH // 4]], BATCH)
+    step = len(grouped) / number
+    chosen = {RANDOM: _chunks(epoch, BATCH)[:number], GROUPED: [grouped[int((i + 0.5) * step)] for i in range(number)]}
+    return {kind: [_examples(batch, size) for batch in batches] for kind, batches in chosen.items()}
 
 
 def _examples(lengths: Sequence[Sequence[int]], size: Size) -> list[Example]:
