@@ -35,6 +35,7 @@ bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/frozen.py --out benchmarks/results/frozen.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bridge.py --out benchmarks/results/bridge.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/adapt.py --out benchmarks/results/adapt.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train.py --out benchmarks/results/train.json
 	$(BIN)/python benchmarks/arms.py --out benchmarks/results/arms.json --ship
 	$(BIN)/python benchmarks/demo.py --out benchmarks/results/demo.json
 

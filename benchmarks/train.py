@@ -1,6 +1,6 @@
 """Training a graft against training the same T5Gemma with stock transformers: what `graftlm bench train` measures.
 
-    python benchmarks/train.py [--quick] [--out FILE]
+    python benchmarks/train.py [--quick] [--case NAME …] [--out FILE]
 
 See graftlm.bench.train for what is measured, and how.
 """
@@ -16,7 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from graftlm.bench.machine import write
-from graftlm.bench.train import measure
+from graftlm.bench.train import CASES, measure
 
 
 def main() -> None:
@@ -24,9 +24,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--case", action="append", help=f"one of {', '.join(CASES)}; all of them by default")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    write(measure(arguments.quick, lambda text: print(text, file=sys.stderr, flush=True)), arguments.out)
+    found = measure(arguments.quick, lambda text: print(text, file=sys.stderr, flush=True), arguments.case or CASES)
+    write(found, arguments.out)
 
 
 if __name__ == "__main__":

@@ -7,3 +7,9 @@ def test_an_unknown_benchmark_is_named(graftlm: Any) -> None:
     result = graftlm("bench", "speed")
     assert result.code == 2
     assert "There is no benchmark 'speed'; choose train." in result.err
+
+
+def test_an_unknown_case_is_named(graftlm: Any) -> None:
+    result = graftlm("bench", "train", "--quick", "--case", "fast")
+    assert result.code == 2
+    assert "There is no case 'fast'" in result.err

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 
 import torch
-from torch import nn
 
+from graftlm.model.config import GraftConfig
 from graftlm.model.cost import cost
-from graftlm.model.modeling import GraftForConditionalGeneration
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 """Dense bf16 operations per second by the maker's data sheet, by a part of the card's name."""
@@ -16,10 +15,9 @@ SIDE = {"cpu": 1024, "cuda": 8192}
 TIMES = {"cpu": 5, "cuda": 50}
 
 
-def flops(model: nn.Module, source: int, target: int) -> int:
+def flops(config: GraftConfig, source: int, target: int) -> int:
     """Operations of the forward pass of one example of so many tokens."""
-    assert isinstance(model, GraftForConditionalGeneration)
-    found = cost(model.config, source, target)
+    found = cost(config, source, target)
     return found.per_source_token * source + found.per_target_token * target
 
 

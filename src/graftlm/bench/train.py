@@ -1,16 +1,15 @@
 """Training a graft against training the same T5Gemma with stock transformers, each in its own trainer.
 
-Ours is `graftlm.training.tune`, with packing where lengths differ. The other is Seq2SeqTrainer with eager attention, the
-only one that T5Gemma's soft-caps allow. Both have fused AdamW, clipping and all else that these do at every update; a
-run is timed from the start of its first update to the end of its last. Both sides hold the same weights at first and
+Ours is `graftlm.training.tune`, with packing where lengths differ. The other is Seq2SeqTrainer with eager attention,
+the only one that T5Gemma's soft-caps allow. Both have fused AdamW, clipping and all else that these do at every update;
+a run is timed from the start of its first update to the end of its last. Both sides hold the same weights at first and
 train on the same examples, in as many updates. Runs take turns in one process; a round is one run of each, and a ratio
 is the peer's time over ours in the same round: the median over rounds, with quartiles. CPU time is that of the process,
 which other work on the machine disturbs less than it does wall time.
 
-Lengths of the skewed cases are those of real training sets (lengths.json). Of an epoch of such examples, transformers'
-own sampler makes length-grouped batches; some of these, spread evenly over the lengths, are what is trained on. The
-same examples, shuffled, are the random batches, and in graftlm's own order and packed they are ours. Token ids are
-random.
+Lengths of the skewed cases are those of real training sets (lengths.json); token ids are random. Of an epoch of such
+examples transformers' own sampler makes length-grouped batches, of which some are taken, spread evenly over the
+lengths; some random batches are taken as well. Ours are the same examples in graftlm's own order, packed.
 """
 
 from __future__ import annotations
@@ -37,12 +36,13 @@ from graftlm.bench.machine import machine
 from graftlm.bench.pair import OURS, STOCK, Case, Size, both, memories
 from graftlm.bench.rates import flops, matrix_rate, peak_rate
 from graftlm.data.collate import Example, Seq2SeqCollator
+from graftlm.errors import ConfigError
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.settings import TuneSettings
 from graftlm.training.tune import tune
 
 SETS = ("webnlg", "mtop", "scitldr")
-RANDOM, GROUPED = "random padded batches", "length-grouped padded batches"
+RANDOM, GROUPED = "random batches", "length-grouped batches"
 BATCH = 16
 EPOCH = 200 * BATCH
 """Examples from which batches are grouped; transformers sorts a quarter of them, 50 batches, at a time."""
@@ -71,7 +71,7 @@ QUICK = Scale(
 CPU = Scale(
     small=Size(layers=2, width=256, vocabulary=8_192, rows=16),
     wide=Size(layers=2, width=256, vocabulary=256_000, rows=8),
-    batches=2,
+    batches=1,
 )
 GPU = Scale(
     small=Size(layers=12, width=768, vocabulary=32_000, rows=64, tokens=512, runs=5),
@@ -125,12 +125,21 @@ Run = Callable[[], None]
 Say = Callable[[str], None]
 
 
-def measure(quick: bool, say: Say) -> dict[str, Any]:
-    """All cases on this machine, as benchmarks/results has them; `say` is told what is being measured."""
+CASES = ("equal", "skewed", "vocab-256k", "frozen")
+
+
+def measure(quick: bool, say: Say, chosen: Sequence[str] = CASES) -> dict[str, Any]:
+    """Some cases on this machine, as benchmarks/results has them; `say` is told what is being measured.
+
+    Raises: ConfigError for a case that there is not.
+    """
     scale = QUICK if quick else GPU if torch.cuda.is_available() else CPU
-    cases = [_equal(scale), *(_skewed(scale, name) for name in SETS), _wide(scale), _frozen(scale)]
+    skewed = itertools.chain.from_iterable(_skewed(scale, name) for name in SETS)
+    cases = dict(zip(CASES, (_equal(scale), skewed, _wide(scale), _frozen(scale)), strict=True))
+    if unknown := set(chosen) - set(cases):
+        raise ConfigError(f"There is no case {min(unknown)!r}; choose among {', '.join(CASES)}.")
     rows: list[dict[str, Any]] = []
-    for row in itertools.chain(*cases):
+    for row in itertools.chain(*(cases[name] for name in chosen)):
         say(f"{row['case']}: {row['ratio']} times as good as the best peer")
         rows.append(row)
     return {"machine": machine(), "rows": rows}
@@ -154,19 +163,16 @@ def _equal(scale: Scale) -> Any:
 
 
 def _skewed(scale: Scale, name: str) -> Any:
+    """Random and length-grouped batches of stock, each against ours of the same examples."""
     size = dataclasses.replace(scale.small, rows=BATCH)
     models = both(size, Case(scale.dtype, frozen=False, softcaps=True))
-    grouped = _grouped(name, scale.batches, size)
-    examples = [example for batch in grouped for example in batch]
-    random.Random(0).shuffle(examples)
-    shuffled = _chunks(examples, BATCH)
-    bf16 = scale.dtype == torch.bfloat16
-    runs = {
-        OURS: _ours(models[OURS], examples, BATCH, packing=True),
-        RANDOM: _stock(models[STOCK], shuffled, bf16=bf16),
-        GROUPED: _stock(models[STOCK], grouped, bf16=bf16),
-    }
-    yield from _rows(f"skewed, {name}", _in_turn(runs, size.runs))
+    for kind, batches in _batches(name, scale.batches, size).items():
+        examples = [example for batch in batches for example in batch]
+        runs = {
+            OURS: _ours(models[OURS], examples, BATCH, packing=True),
+            kind: _stock(models[STOCK], batches, bf16=scale.dtype == torch.bfloat16),
+        }
+        yield from _rows(f"skewed, {name}, {kind}", _in_turn(runs, size.runs))
 
 
 def _wide(scale: Scale) -> Any:
@@ -190,17 +196,15 @@ def _plain(name: str, size: Size, case: Case, warm: bool = False) -> Any:
     }
     yield from _rows(name, _in_turn(runs, size.runs))
     del models, runs
-    for state in (False, True) if warm else (False,):
-        found = memories(size, case, state)
-        what = "memory that a further step adds" if state else "memory that steps add"
-        yield {
-            "case": f"{name}, {what}",
-            "unit": "MB",
-            "ours": round(found[OURS], 1),
-            "peers": {STOCK: round(found[STOCK], 1)},
-            # A step of the tiny models of --quick may fit into what the process holds already.
-            "ratio": round(found[STOCK] / max(found[OURS], 1.0), 3),
-        }
+    found = memories(size, case, warm)
+    yield {
+        "case": f"{name}, memory that {'a further step adds' if warm else 'steps add'}",
+        "unit": "MB",
+        "ours": round(found[OURS], 1),
+        "peers": {STOCK: round(found[STOCK], 1)},
+        # A step of the tiny models of --quick may fit into what the process holds already.
+        "ratio": round(found[STOCK] / max(found[OURS], 1.0), 3),
+    }
 
 
 def _ours(model: nn.Module, examples: Sequence[Example], rows: int, *, packing: bool, frozen: bool = False) -> Run:
@@ -214,7 +218,11 @@ def _ours(model: nn.Module, examples: Sequence[Example], rows: int, *, packing: 
         warmup_steps=0,
         eval_every=0,
     )
-    return lambda: tune(model, examples, settings, Console(quiet=True)) and None
+
+    def run() -> None:
+        tune(model, examples, settings, Console(quiet=True))
+
+    return run
 
 
 def _stock(model: nn.Module, batches: Sequence[Sequence[Example]], bf16: bool = False) -> Run:
@@ -247,14 +255,15 @@ def _in_turn(runs: dict[str, Run], rounds: int) -> dict[str, list[Seconds]]:
     """Seconds of every run."""
     taken: dict[str, list[Seconds]] = {name: [] for name in runs}
     # Every Trainer takes these up, in front of its own.
-    trainer.DEFAULT_CALLBACKS.append(Clock)
+    callbacks: list[Any] = trainer.DEFAULT_CALLBACKS
+    callbacks.append(Clock)
     try:
         for number in range(rounds):
             for name in list(runs)[:: -1 if number % 2 else 1]:
                 runs[name]()
                 taken[name].append(Clock.seconds())
     finally:
-        trainer.DEFAULT_CALLBACKS.remove(Clock)
+        callbacks.remove(Clock)
     return taken
 
 
@@ -267,19 +276,21 @@ def _rows(case: str, taken: dict[str, list[Seconds]]) -> list[dict[str, Any]]:
 
 
 def _row(case: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
-    ours, ratios = seconds[OURS], {}
+    ours = seconds[OURS]
+    middles: dict[str, float] = {}
+    ratios: dict[str, Any] = {}
     for name, theirs in seconds.items():
         if name != OURS:
             found = [peer / own for peer, own in zip(theirs, ours, strict=True)]
             low, middle, high = statistics.quantiles(found, n=4, method="inclusive")
-            ratios[name] = {"median": round(middle, 3), "quartiles": [round(low, 3), round(high, 3)]}
-    best = min(ratios, key=lambda name: ratios[name]["median"])
+            middles[name] = round(middle, 3)
+            ratios[name] = {"median": middles[name], "quartiles": [round(low, 3), round(high, 3)]}
     return {
         "case": case,
         "unit": "s",
         "ours": round(statistics.median(ours), 3),
         "peers": {name: round(statistics.median(theirs), 3) for name, theirs in seconds.items() if name != OURS},
-        "ratio": ratios[best]["median"],
+        "ratio": min(middles.values()),
         "ratios": ratios,
     }
 
@@ -288,7 +299,7 @@ def _rate(
     case: str, model: nn.Module, size: Size, taken: dict[str, list[Seconds]], examples: int, dtype: torch.dtype
 ) -> dict[str, Any]:
     """The share of the device's measured matrix rate, and of its maker's figure where that is known."""
-    work = 3 * flops(model, size.tokens, size.tokens) * examples
+    work = 3 * flops(model.config, size.tokens, size.tokens) * examples  # type: ignore[arg-type]
     kind, index = ("cuda", 1) if torch.cuda.is_available() else ("cpu", 0)
     measured, peak = matrix_rate(kind, dtype), peak_rate()
     rates = {name: work / statistics.median(s[index] for s in runs) for name, runs in taken.items()}
@@ -304,16 +315,16 @@ def _rate(
     return row if peak is None else row | {"utilisation": round(rates[OURS] / peak, 3)}
 
 
-def _grouped(name: str, number: int, size: Size) -> list[list[Example]]:
-    """Some of the length-grouped batches that transformers makes of an epoch, from the longest to the shortest."""
+def _batches(name: str, number: int, size: Size) -> dict[str, list[list[Example]]]:
+    """Some of an epoch's batches: the first random ones, and length-grouped ones from the longest to the shortest."""
     chooser = random.Random(0)
     lengths = json.loads(files("graftlm.bench").joinpath("lengths.json").read_text(encoding="utf-8"))[name]["lengths"]
     epoch = chooser.choices(lengths, k=EPOCH)
     order = get_length_grouped_indices([source for source, _ in epoch], BATCH, generator=torch.manual_seed(0))
-    batches = _chunks([epoch[i] for i in order[: EPOCH // 4]], BATCH)
-    step = len(batches) / number
-    chosen = [batches[int((i + 0.5) * step)] for i in range(number)]
-    return _chunks(_examples([pair for batch in chosen for pair in batch], size), BATCH)
+    grouped = _chunks([epoch[i] for i in order[: EPOCH // 4]], BATCH)
+    step = len(grouped) / number
+    chosen = {RANDOM: _chunks(epoch, BATCH)[:number], GROUPED: [grouped[int((i + 0.5) * step)] for i in range(number)]}
+    return {kind: [_examples(batch, size) for batch in batches] for kind, batches in chosen.items()}
 
 
 def _examples(lengths: Sequence[Sequence[int]], size: Size) -> list[Example]:

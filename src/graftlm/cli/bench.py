@@ -16,15 +16,16 @@ BENCHES = ("train",)
 def bench(
     name: Annotated[str, typer.Argument(help=f"Which: {', '.join(BENCHES)}.", metavar="NAME")],
     quick: Annotated[bool, typer.Option("--quick", help="Tiny models, to see that it runs.")] = False,
+    case: Annotated[list[str] | None, typer.Option(help="Only this case, such as skewed; may be repeated.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write the result to as well.")] = None,
 ) -> None:
     """Measure graftlm on this machine against what users would pick instead."""
     if name not in BENCHES:
         raise ConfigError(f"There is no benchmark {name!r}; choose {' or '.join(BENCHES)}.")
-    from graftlm.bench.train import measure
+    from graftlm.bench.train import CASES, measure
     from graftlm.files import write_json
 
-    result = measure(quick, lambda text: typer.echo(text, err=True))
+    result = measure(quick, lambda text: typer.echo(text, err=True), case or CASES)
     rows = [
         [row["case"], row["unit"], str(row["ours"]), str(min(row["peers"].values())), str(row["ratio"])]
         for row in result["rows"]

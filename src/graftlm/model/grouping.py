@@ -33,7 +33,8 @@ def alike(lengths: Sequence[tuple[int, ...]], spare: int) -> list[list[int]]:
     [[0, 2], [3, 1]]
     """
     groups: list[list[int]] = []
-    largest, real = (0,), 0
+    largest: tuple[int, ...] = ()
+    real = 0
     for number in sorted(range(len(lengths)), key=lambda i: _pairs(lengths[i]), reverse=True):
         grown = tuple(map(max, zip(largest, lengths[number], strict=True))) if groups else lengths[number]
         real += _pairs(lengths[number])
