@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from graftlm.adaptation.adapt import adapt, adapt_to_folder
     from graftlm.adaptation.export import export
     from graftlm.adaptation.fold import fold
+    from graftlm.adaptation.scratch import new, new_to_folder
     from graftlm.adaptation.store import load_graft
     from graftlm.adaptation.task_encoder import load_task_encoder, save_task_encoder
     from graftlm.data.tokenizers import Tokenizers, tokenizers_of
@@ -26,6 +27,8 @@ _HOMES = {
     "adapt_to_folder": "graftlm.adaptation.adapt",
     "export": "graftlm.adaptation.export",
     "fold": "graftlm.adaptation.fold",
+    "new": "graftlm.adaptation.scratch",
+    "new_to_folder": "graftlm.adaptation.scratch",
     "load_task_encoder": "graftlm.adaptation.task_encoder",
     "save_task_encoder": "graftlm.adaptation.task_encoder",
     "Tokenizers": "graftlm.data.tokenizers",
@@ -67,6 +70,8 @@ __all__ = [
     "load_graft",
     "load_task_encoder",
     "locate",
+    "new",
+    "new_to_folder",
     "save_task_encoder",
     "tokenizers_of",
 ]

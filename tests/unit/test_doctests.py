@@ -6,6 +6,7 @@ from importlib import import_module
 import pytest
 
 MODULES = {
+    "graftlm.adaptation.layers": 2,
     "graftlm.data.mixture": 5,
     "graftlm.model.mask": 3,
     "graftlm.model.position": 4,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from transformers import GenerationConfig
@@ -13,6 +14,7 @@ from graftlm.adaptation.cross_attention_init import cross_attention_init
 from graftlm.adaptation.graft_donor import GraftDonor, open_graft_donor
 from graftlm.adaptation.plan import Donors, Plan, make_plan
 from graftlm.adaptation.recipe import Recipe, recipe_named
+from graftlm.adaptation.shaping import shaped
 from graftlm.data.tokenizers import Tokenizers, same_tokenizer, target_tokenizer_of, tokenizer_of, tokenizers_of
 from graftlm.errors import ConfigError
 from graftlm.families.donor import Donor, open_donor
@@ -28,68 +30,71 @@ REPORT = "initialisation.json"
 SHARD_BYTES = 1_000_000_000
 
 
+class Choices(TypedDict, total=False):
+    """How to adapt; what is not given is as the recipe or the source has it."""
+
+    encoder_from: str | Path | None
+    """Model to take the encoder from (an unbalanced pair); the source itself by default."""
+    recipe: str | None
+    """`lossless` by default for an LLM; nothing else than None for what is an encoder–decoder already."""
+    bridge: BridgeConfig | str | None
+    """A bridge, or its kind, in the place of the recipe's or of the source's, which may then be a graft too."""
+    bridge_init: str | None
+    """How it begins; the names are in adaptation/bridge_init.py."""
+    cross_attention: str | None
+    """How cross-attention that no donor has begins; adaptation/cross_attention_init.py."""
+    encoder_layers: str | Iterable[int] | None
+    """Layers of the encoder's donor to take: numbers from 0, or text such as 0-11, 0,4,8 or 0-22:2; all by default."""
+    decoder_layers: str | Iterable[int] | None
+    """The same for the decoder."""
+    expand_kv: str | None
+    """`encoder`, `decoder` or `both`: each query head gets a copy of its key/value head (GQA becomes MHA)."""
+    share_embeddings: bool | None
+    """The encoder reads the decoder's table instead of one of its own."""
+    tie_word_embeddings: bool | None
+    """The output head is the decoder's table instead of a matrix of its own."""
+    seed: int
+    """Of tensors that no donor has; 0 by default."""
+
+
 def adapt(
-    source: str | Path,
-    *,
-    encoder_from: str | Path | None = None,
-    recipe: str | None = None,
-    bridge: BridgeConfig | str | None = None,
-    bridge_init: str | None = None,
-    cross_attention: str | None = None,
-    dtype: torch.dtype | None = None,
-    seed: int = 0,
+    source: str | Path, *, dtype: torch.dtype | None = None, **choices: Unpack[Choices]
 ) -> GraftForConditionalGeneration:
     """An encoder–decoder made of the LLM `source`, in memory; one that is an encoder–decoder already is only read.
 
-    `recipe` None is `lossless` for an LLM, and must be None for an encoder–decoder. `encoder_from` takes the encoder
-    from another model (an unbalanced pair). `bridge`, or its kind, takes the place of the recipe's or of the source's,
-    which may then be a graft too; it begins as `bridge_init` (the names are in adaptation/bridge_init.py), and
-    cross-attention that no donor has as `cross_attention` (adaptation/cross_attention_init.py). `dtype` None keeps the
-    stored one (the widest). `seed` is for tensors that no donor has.
-    Raises: ConfigError for a pair that the recipe cannot join, ConversionError and CheckpointError for a bad source.
+    `dtype` None keeps the stored one (the widest).
+    Raises: ConfigError for choices that cannot be joined, ConversionError and CheckpointError for a bad source.
     """
-    plan = plan_graft(
-        source,
-        encoder_from=encoder_from,
-        recipe=recipe,
-        bridge=bridge,
-        bridge_init=bridge_init,
-        cross_attention=cross_attention,
-        seed=seed,
-    )
+    plan = plan_graft(source, **choices)
+    return in_memory(plan, generation_config(plan), dtype)
+
+
+def adapt_to_folder(
+    source: str | Path, out: str | Path, *, shard_bytes: int = SHARD_BYTES, **choices: Unpack[Choices]
+) -> dict[str, Any]:
+    """The same, streamed into the new folder `out` with tokenizers and initialisation report, which is returned."""
+    check_new_folder(out)
+    plan = plan_graft(source, **choices)
+    return in_folder(plan, generation_config(plan), donor_tokenizers(plan.donors), out, shard_bytes)
+
+
+def in_memory(
+    plan: Plan, generation: GenerationConfig, dtype: torch.dtype | None = None
+) -> GraftForConditionalGeneration:
+    """The model of a plan; `dtype` None is the plan's."""
     with torch.device("meta"):
         model = GraftForConditionalGeneration(plan.config)
     state = {name: tensor.to(dtype or plan.dtype) for name, tensor in plan.tensors()}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
-    model.generation_config = generation_config(plan)
+    model.generation_config = generation
     return model.eval()
 
 
-def adapt_to_folder(
-    source: str | Path,
-    out: str | Path,
-    *,
-    encoder_from: str | Path | None = None,
-    recipe: str | None = None,
-    bridge: BridgeConfig | str | None = None,
-    bridge_init: str | None = None,
-    cross_attention: str | None = None,
-    seed: int = 0,
-    shard_bytes: int = SHARD_BYTES,
+def in_folder(
+    plan: Plan, generation: GenerationConfig, tokenizers: Tokenizers, out: str | Path, shard_bytes: int
 ) -> dict[str, Any]:
-    """The same, streamed into the new folder `out` with tokenizers and initialisation report, which is returned."""
-    check_new_folder(out)
-    plan = plan_graft(
-        source,
-        encoder_from=encoder_from,
-        recipe=recipe,
-        bridge=bridge,
-        bridge_init=bridge_init,
-        cross_attention=cross_attention,
-        seed=seed,
-    )
-    tokenizers = donor_tokenizers(plan.donors)
+    """The model of a plan, written tensor by tensor; returns the initialisation report."""
     report = initialisation_report(plan)
     with atomic_folder(out) as folder:
         write_shards(folder, plan.origins, plan.tensors(), shard_bytes)
@@ -97,7 +102,7 @@ def adapt_to_folder(
         config.architectures = [GraftForConditionalGeneration.__name__]
         config.dtype = plan.dtype
         config.save_pretrained(folder)
-        generation_config(plan).save_pretrained(folder)
+        generation.save_pretrained(folder)
         tokenizers.save(folder)
         write_json(folder / REPORT, report)
     return report
@@ -111,6 +116,11 @@ def plan_graft(
     bridge: BridgeConfig | str | None = None,
     bridge_init: str | None = None,
     cross_attention: str | None = None,
+    encoder_layers: str | Iterable[int] | None = None,
+    decoder_layers: str | Iterable[int] | None = None,
+    expand_kv: str | None = None,
+    share_embeddings: bool | None = None,
+    tie_word_embeddings: bool | None = None,
     seed: int = 0,
 ) -> Plan:
     """Read both donors' headers and lay out the graft; no tensor is loaded yet."""
@@ -125,11 +135,17 @@ def plan_graft(
         config, donors = _joined(decoder, encoder_from, recipe_named(DEFAULT if recipe is None else recipe))
         balanced = donors["encoder"] is donors["decoder"]
         cross_attention = cross_attention_init(config, balanced, cross_attention)
+    config, kept = shaped(
+        config,
+        layers={"encoder": encoder_layers, "decoder": decoder_layers},
+        expand_kv=expand_kv,
+        tables={"share_embeddings": share_embeddings, "tie_word_embeddings": tie_word_embeddings},
+    )
     begins = None
     if bridge is not None:
         chosen = BridgeConfig.from_dict({"kind": bridge}) if isinstance(bridge, str) else bridge
         config, begins = bridged(config, chosen, bridge_init)
-    return make_plan(config, donors, seed, begins, cross_attention)
+    return make_plan(config, donors, seed, begins, cross_attention, kept)
 
 
 def _joined(decoder: Donor, encoder_from: str | Path | None, recipe: Recipe) -> tuple[GraftConfig, Donors]:
@@ -175,6 +191,8 @@ def initialisation_report(plan: Plan) -> dict[str, Any]:
         if origin.side is not None and origin.name is not None:
             donor = plan.donors[origin.side]
             tensors[name] = {"from": origin.side, "donor": str(donor.folder), "tensor": donor.source_name(origin.name)}
+            if origin.repeats > 1:
+                tensors[name]["repeats"] = origin.repeats
             copied += size
         else:
             tensors[name] = {"fresh": origin.fresh, "seed": plan.seed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from graftlm.adaptation.bridge_init import INITS, beginning, blended, initial_values
 from graftlm.adaptation.cross_attention_init import is_copied, silent_value
 from graftlm.adaptation.graft_donor import GraftDonor
+from graftlm.adaptation.layers import Layers
 from graftlm.families.donor import Donor
 from graftlm.families.tensors import TensorInfo
 from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
@@ -22,6 +24,8 @@ Side = Literal["encoder", "decoder"]
 Donors = Mapping[Side, Donor | GraftDonor]
 KEYS_AND_VALUES = (".cross_attention.k_proj.weight", ".cross_attention.v_proj.weight")
 """What bridge `joined` makes wider."""
+OF_KV_HEADS = re.compile(r"attention\.(([kv]_proj)\.(weight|bias)|k_norm\.(weight|bias))$")
+"""What has rows of each key/value head; the norm only where it is over all heads."""
 CONSTANTS = {"zeros": 0.0, "ones": 1.0, "minus_ones": -1.0}
 
 
@@ -35,6 +39,8 @@ class Origin:
     """`normal`, one of CONSTANTS, or the initialisation of a bridge."""
     shape: tuple[int, ...]
     dtype: torch.dtype
+    repeats: int = 1
+    """Times that each key/value head of the donor's tensor stands in this one, one after the other."""
 
     @property
     def nbytes(self) -> int:
@@ -69,6 +75,9 @@ class Plan:
     def _make(self, name: str, origin: Origin, generator: torch.Generator) -> torch.Tensor:
         if origin.side is not None and origin.name is not None:
             tensor = self.donors[origin.side].read(origin.name)
+            if origin.repeats > 1:
+                stack = getattr(self.config, origin.side)
+                tensor = tensor.unflatten(0, (-1, stack.head_dim)).repeat_interleave(origin.repeats, 0).flatten(0, 1)
             # Keys and values of joined states read the last of them at first, as the donor's do.
             return tensor if tensor.shape == origin.shape else F.pad(tensor, (origin.shape[1] - tensor.shape[1], 0))
         if origin.fresh == "normal":
@@ -86,11 +95,14 @@ def make_plan(
     seed: int,
     bridge_init: str | None = None,
     cross_attention: str | None = None,
+    kept: Mapping[str, Layers] | None = None,
 ) -> Plan:
     """Origin of every tensor of a graft of these donors.
 
-    Stacks are copied layer by layer. Cross-attention that no donor has begins as `cross_attention` says. A donor that
-    is an encoder–decoder already is taken as it is, but for a bridge with weights, which begins as `bridge_init` says.
+    Stacks are copied layer by layer; `kept` are the layers of a side that leaves others out. Where the graft has more
+    key/value heads than its donor, each of the donor's is repeated for the query heads that read it. Cross-attention
+    that no donor has begins as `cross_attention` says. A donor that is an encoder–decoder already is taken as it is,
+    but for a bridge with weights, which begins as `bridge_init` says.
     Source: arXiv 2504.06225, section 3.1.
     """
     assert isinstance(config.encoder, StackConfig)
@@ -98,34 +110,47 @@ def make_plan(
     joined, width = config.bridge.kind == "joined", config.encoder.hidden_size
     origins = {}
     for name, shape in stored_shapes(GraftForConditionalGeneration, config).items():
-        side, source = _source(name, config, donors, cross_attention)
+        side: Side = "encoder" if name.startswith("encoder.") else "decoder"
+        layers = (kept or {}).get(side)
+        source = _source(name if layers is None else layers.source(name), side, config, donors, cross_attention)
         if source is None:
             dtype = donors["decoder"].info("decoder.embedding.weight").dtype
             fresh = _fresh(name, config, bridge_init, cross_attention)
             origins[name] = Origin(None, None, fresh, shape, dtype)
         else:
             info: TensorInfo = donors[side].info(source)
-            held = (shape[0], width) if joined and name.endswith(KEYS_AND_VALUES) else shape
-            assert info.shape == held, (name, info.shape, shape)
-            origins[name] = Origin(side, source, None, shape, info.dtype)
+            repeats = shape[0] // info.shape[0] if OF_KV_HEADS.search(name) else 1
+            held = (info.shape[0] * repeats, *info.shape[1:])
+            wanted = (shape[0], width) if joined and name.endswith(KEYS_AND_VALUES) else shape
+            assert held == wanted, (name, info.shape, shape)
+            origins[name] = Origin(side, source, None, shape, info.dtype, repeats)
     return Plan(config, donors, origins, seed, bridge_init, cross_attention)
 
 
-def _source(name: str, config: GraftConfig, donors: Donors, cross_attention: str | None) -> tuple[Side, str | None]:
+def fresh_plan(config: GraftConfig, seed: int) -> Plan:
+    """Every tensor of a graft without donors, in fp32."""
+    shapes = stored_shapes(GraftForConditionalGeneration, config)
+    made = {name: Origin(None, None, _fresh(name, config), shape, torch.float32) for name, shape in shapes.items()}
+    return Plan(config, {}, made, seed)
+
+
+def _source(name: str, side: Side, config: GraftConfig, donors: Donors, cross_attention: str | None) -> str | None:
+    """The donor's tensor that holds one of ours, whose layers are numbered as the donor's; None where none does."""
     assert isinstance(config.decoder, StackConfig)
+    donor = donors[side]
     if name.startswith("bridge."):
-        return "decoder", None
-    if name.startswith("encoder."):
-        return "encoder", donors["encoder"].encoder_tensor(name)
+        return None
+    if side == "encoder":
+        return donor.encoder_tensor(name)
     if ".cross_attention" not in name or cross_attention is None:
-        return "decoder", name
+        return donor.tied.get(name, name)
     copied = is_copied(cross_attention, donors["encoder"] is donors["decoder"])
     if not copied or silent_value(name, cross_attention, config.decoder) is not None:
-        return "decoder", None
-    return "decoder", name.replace(".cross_attention", ".attention")
+        return None
+    return name.replace(".cross_attention", ".attention")
 
 
-def _fresh(name: str, config: GraftConfig, bridge_init: str | None, cross_attention: str | None) -> str:
+def _fresh(name: str, config: GraftConfig, bridge_init: str | None = None, cross_attention: str | None = None) -> str:
     assert isinstance(config.decoder, StackConfig)
     silent = None if cross_attention is None else silent_value(name, cross_attention, config.decoder)
     if silent is not None:

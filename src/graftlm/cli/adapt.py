@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from graftlm.cli import adapt_options as options
 from graftlm.cli.common import changes
 from graftlm.errors import ConfigError
 
@@ -16,37 +16,20 @@ if TYPE_CHECKING:
 
 
 def adapt(
-    source: Annotated[
-        str, typer.Argument(help="Language model or encoder-decoder: a folder, a hub name, or embedded-lm.")
-    ],
-    out: Annotated[Path, typer.Option(help="New folder for the graft.")],
-    recipe: Annotated[
-        str | None, typer.Option(help="How to join encoder and decoder: lossless (default), t5gemma or t5gemma2.")
-    ] = None,
-    encoder_from: Annotated[str | None, typer.Option(help="Another model for the encoder (t5gemma only).")] = None,
-    bridge: Annotated[
-        str | None,
-        typer.Option(
-            help="What each decoder layer reads, in the place of the recipe's bridge, or of that of the graft or "
-            "encoder-decoder SOURCE: last, aligned, map, scalar, linear, gated or joined."
-        ),
-    ] = None,
-    bridge_init: Annotated[
-        str | None,
-        typer.Option(help="How it begins: last, gca, last+gca, aligned, uniform or random; else as suits its kind."),
-    ] = None,
-    bridge_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD=VALUE", help="Another field of its config, such as rank=64 or states=[2,4,6]."),
-    ] = None,
-    cross_attention: Annotated[
-        str | None,
-        typer.Option(
-            help="How cross-attention begins with recipe t5gemma: copy of self-attention (default with one model), "
-            "random (default with two), or zero_out: adding nothing."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of tensors that no model provides.", min=0, max=2**32 - 1)] = 0,
+    source: options.Source,
+    out: options.Out,
+    recipe: options.Recipe = None,
+    encoder_from: options.EncoderFrom = None,
+    encoder_layers: options.EncoderLayers = None,
+    decoder_layers: options.DecoderLayers = None,
+    expand_kv: options.ExpandKV = None,
+    share_embeddings: options.ShareEmbeddings = None,
+    tie_word_embeddings: options.TieWordEmbeddings = None,
+    bridge: options.Bridge = None,
+    bridge_init: options.BridgeInit = None,
+    bridge_option: options.BridgeOption = None,
+    cross_attention: options.CrossAttention = None,
+    seed: options.Seed = 0,
 ) -> None:
     """Turn a language model into an encoder-decoder."""
     from graftlm.adaptation.adapt import REPORT, adapt_to_folder
@@ -57,6 +40,11 @@ def adapt(
         out,
         encoder_from=encoder_from,
         recipe=recipe,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        expand_kv=expand_kv,
+        share_embeddings=share_embeddings,
+        tie_word_embeddings=tie_word_embeddings,
         bridge=_bridge(bridge, bridge_option or []),
         bridge_init=bridge_init,
         cross_attention=cross_attention,
@@ -71,10 +59,10 @@ def adapt(
     )
 
 
-def _bridge(kind: str | None, options: list[str]) -> BridgeConfig | None:
+def _bridge(kind: str | None, fields: list[str]) -> BridgeConfig | None:
     """Config of the bridge that was asked for."""
     from graftlm.model.config import BridgeConfig
 
-    if kind is None and options:
+    if kind is None and fields:
         raise ConfigError("--bridge-option belongs to a bridge; give its kind with --bridge too.")
-    return None if kind is None else BridgeConfig.from_dict({"kind": kind} | changes(options))
+    return None if kind is None else BridgeConfig.from_dict({"kind": kind} | changes(fields))

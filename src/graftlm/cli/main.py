@@ -6,7 +6,7 @@ import sys
 import typer
 
 from graftlm import __version__
-from graftlm.cli import adapt, demo, evaluate, export, generate, inspect, report, serve, study, train, tune
+from graftlm.cli import adapt, demo, evaluate, export, generate, inspect, new, report, serve, study, train, tune
 from graftlm.errors import GraftError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ def _root(
 
 app.command("inspect")(inspect.inspect)
 app.command("adapt")(adapt.adapt)
+app.command("new")(new.new)
 app.command("tune")(tune.tune)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)

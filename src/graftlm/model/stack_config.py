@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -244,16 +244,21 @@ class StackConfig:
 
     def first(self, layers: int) -> StackConfig:
         """The same stack, of its first layers only."""
-        kept = range(min(layers, self.num_layers))
+        return self.pick(range(min(layers, self.num_layers)))
+
+    def pick(self, layers: Sequence[int]) -> StackConfig:
+        """The same stack, of these of its layers only, in rising order; what a layer has of its own goes with it."""
+        places = {layer: place for place, layer in enumerate(layers)}
         experts = self.experts
         if experts is not None:
-            experts = dataclasses.replace(experts, layers=tuple(i for i in experts.layers if i in kept))
+            experts = dataclasses.replace(experts, layers=tuple(places[i] for i in experts.layers if i in places))
         return dataclasses.replace(
             self,
-            num_layers=len(kept),
-            layer_types=self.layer_types[: len(kept)],
-            unrotated_layers=tuple(i for i in self.unrotated_layers if i in kept),
+            num_layers=len(places),
+            layer_types=tuple(self.layer_types[layer] for layer in layers),
+            unrotated_layers=tuple(places[i] for i in self.unrotated_layers if i in places),
             experts=experts,
+            first_attention_norm=self.first_attention_norm or (bool(places) and 0 not in places),
         )
 
     def bidirectional(self, window: Literal["doubled", "split"] = "doubled") -> StackConfig:
