@@ -6,7 +6,21 @@ import sys
 import typer
 
 from graftlm import __version__
-from graftlm.cli import adapt, demo, evaluate, export, generate, inspect, new, report, serve, study, train, tune
+from graftlm.cli import (
+    adapt,
+    demo,
+    distill,
+    evaluate,
+    export,
+    generate,
+    inspect,
+    new,
+    report,
+    serve,
+    study,
+    train,
+    tune,
+)
 from graftlm.errors import GraftError
 
 app = typer.Typer(
@@ -37,6 +51,7 @@ app.command("adapt")(adapt.adapt)
 app.command("new")(new.new)
 app.command("tune")(tune.tune)
 app.command("train")(train.train)
+app.command("distill")(distill.distill)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("serve")(serve.serve)

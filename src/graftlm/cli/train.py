@@ -40,7 +40,7 @@ def read_recipe(path: Path, texts: list[str]) -> dict[str, Any]:
 
     values = {name.replace("-", "_"): value for name, value in read_yaml(path).items()}
     for name, value in values.items():
-        if name in ("model", "task"):
+        if name in ("model", "task", "teacher"):
             values[name] = [_beside(path, v) for v in value] if isinstance(value, list) else _beside(path, value)
         elif name == "out" and isinstance(value, str):
             values[name] = path.parent / value

@@ -72,6 +72,13 @@ def tune(
     schedule: options.Schedule = "cosine",
     decay_share: options.DecayShare = None,
     optimizer: options.Optimizer = "adamw",
+    label_smoothing: options.LabelSmoothing = 0.0,
+    z_loss: options.ZLoss = 0.0,
+    teacher: options.Teacher = None,
+    teacher_weight: options.TeacherWeight = None,
+    teacher_temperature: options.TeacherTemperature = None,
+    teacher_keep: options.TeacherKeep = None,
+    teacher_k: options.TeacherK = None,
     eval_every: options.EvalEvery = 100,
     average: options.Average = None,
     eval_limit: options.EvalLimit = 256,
@@ -85,29 +92,38 @@ def tune(
     dry_run: options.DryRun = False,
 ) -> None:
     """Tune an encoder while the shared decoder stays frozen. Ctrl-C leaves what was reached, in OUT."""
-    given = dict(locals())
+    _tune(dict(locals()))
+
+
+def _tune(given: Mapping[str, Any]) -> None:
+    """`tune`, with its options by their names."""
     from graftlm.training import tune as training
     from graftlm.training.checkpoint import RunFolder
     from graftlm.training.ranks import is_first, wait
+    from graftlm.training.teaching import open_teaching
 
-    out = out.absolute()
-    checkpoint = _checkpoint(out, resume)
+    out, limit = given["out"].absolute(), given["eval_limit"]
+    checkpoint = _checkpoint(out, given["resume"])
     settings, upkeep = _settings(given)
-    tasks, (graft, tokenizers) = _tasks(task), _graft(model, encoder_attention)
-    mixture = _mixture(graft, tokenizers, tasks, rates, temperature, seed)
-    validation = _validation(graft, tokenizers, tasks, eval_limit)
+    tasks, (graft, tokenizers) = _tasks(given["task"]), _graft(given["model"], given["encoder_attention"])
+    mixture = _mixture(graft, tokenizers, tasks, given)
+    validation = _validation(graft, tokenizers, tasks, limit)
+    teaching = open_teaching(settings, mixture, tokenizers, graft.config.decoder.vocab_size)
     title = "+".join(mixture.examples)
     what = (graft, mixture, settings, progress_console(), title)
-    if dry_run:
-        training.show_plan(*what)
+    if given["dry_run"]:
+        training.show_plan(*what, teaching)
         return
-    identity = _identity(graft, tasks, eval_limit=eval_limit, rates=mixture.rates, settings=asdict(settings))
+    told = {"eval_limit": limit, "rates": mixture.rates, "settings": asdict(settings)}
+    identity = _identity(graft, tasks, **told, teacher=None if teaching is None else teaching.record)
     folder = RunFolder(_run_path(out), identity, upkeep.keep_checkpoints)
-    run = training.tune(*what, validation=validation, run_folder=folder, resume=checkpoint, upkeep=upkeep)
+    run = training.tune(
+        *what, validation=validation, run_folder=folder, resume=checkpoint, upkeep=upkeep, teaching=teaching
+    )
     wait()  # Others may still read what the first, which writes for all, is about to remove.
     if is_first():
         run |= {name: identity[name] for name in ("tasks", "data_sha256", "eval_limit")}
-        run["model"] = {"path": model, "sha256": identity["model"]}
+        run["model"] = {"path": given["model"], "sha256": identity["model"]}
         _save(graft, tokenizers, out, title, tasks, run, replace=checkpoint is not None)
         _finish(out, run, folder)
 
@@ -148,15 +164,14 @@ def _mixture(
     graft: GraftForConditionalGeneration,
     tokenizers: Tokenizers,
     tasks: Sequence[Task | TextTask],
-    rates: str,
-    temperature: float | None,
-    seed: int,
+    given: Mapping[str, Any],
 ) -> Mixture[Item]:
     from graftlm.data.mixture import Mixture, parse_rates
 
+    rates, temperature = given["rates"], given["temperature"]
     if temperature is not None and rates != "temperature":
         raise ConfigError("--temperature belongs to --rates temperature; leave it out or choose those rates.")
-    examples = {t.name: _examples(graft, tokenizers, t, "train", seed) for t in tasks}
+    examples = {t.name: examples_of(t, "train", tokenizers, _room(graft), given["seed"]) for t in tasks}
     return Mixture.of(examples, parse_rates(rates), 2.0 if temperature is None else temperature)
 
 
@@ -168,7 +183,7 @@ def _validation(
     # A recipe's value comes past the option's own check.
     if limit < 1:
         raise ConfigError(f"eval_limit is {limit}; it must be at least 1.")
-    found = {t.name: _examples(graft, tokenizers, t, "validation", 0, limit) for t in tasks if t.validation}
+    found = {t.name: examples_of(t, "validation", tokenizers, _room(graft), 0, limit) for t in tasks if t.validation}
     examples = {name: [made(item) for item in items[:limit]] for name, items in found.items()}
     unseen = [t.name for t in tasks if not t.validation]
     if examples and unseen:
@@ -233,14 +248,19 @@ def _tasks(sources: Sequence[str]) -> list[Task | TextTask]:
     return tasks
 
 
-def _examples(
-    graft: GraftForConditionalGeneration,
-    tokenizers: Tokenizers,
+def _room(graft: GraftForConditionalGeneration) -> tuple[int, int | None]:
+    return graft.config.max_position_embeddings, graft.config.source_positions
+
+
+def examples_of(
     task: Task | TextTask,
     split: str,
+    tokenizers: Tokenizers,
+    positions: tuple[int, int | None],
     seed: int,
     limit: int | None = None,
 ) -> Sequence[Item]:
+    """Examples of a split, or of its first `limit` rows, for a model with `positions` (see Task.source_limit)."""
     from graftlm.data.collate import encode
     from graftlm.data.text_task import TextTask
     from graftlm.objectives.text_examples import text_examples
@@ -251,8 +271,7 @@ def _examples(
             typer.echo(f"{task.name}, {split}: left out {found.documents.skipped}.", err=True)
         return found
     records = task.records(split)[:limit]
-    room = task.source_limit(graft.config.max_position_embeddings, graft.config.source_positions)
-    return [encode(record, task, tokenizers, room) for record in records]
+    return [encode(record, task, tokenizers, task.source_limit(*positions)) for record in records]
 
 
 def _identity(graft: GraftForConditionalGeneration, tasks: Sequence[Task | TextTask], **more: Any) -> dict[str, Any]:

@@ -76,6 +76,28 @@ DecayShare = Annotated[float | None, typer.Option(help="Part of all updates in w
 Optimizer = Annotated[
     str, typer.Option(help="adamw; or muon, for the matrices of the layers that train, and adamw for the rest.")
 ]
+LabelSmoothing = Annotated[float, typer.Option(help="Share of each label that goes to all tokens alike, such as 0.1.")]
+ZLoss = Annotated[
+    float, typer.Option(help="Weight of the squared logarithm of the softmax's normaliser, such as 1e-4.")
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        help="Language model with the same tokenizer to learn from, which reads what the examples are made of; or "
+        "targets of it that graftlm distill wrote."
+    ),
+]
+TeacherWeight = Annotated[
+    float | None, typer.Option(help="Its share in the loss, 0.5 by default; the labels have the rest.")
+]
+TeacherTemperature = Annotated[
+    float | None, typer.Option(help="Divides the logits of teacher and student; 1 by default, or as stored.")
+]
+TeacherKeep = Annotated[
+    str | None,
+    typer.Option(help="What is kept of its distributions: sample, drawn tokens, by default; top_k; all; or as stored."),
+]
+TeacherK = Annotated[int | None, typer.Option(help="Tokens that sample or top_k keep; 256 by default, or as stored.")]
 EvalEvery = Annotated[int, typer.Option(help="Updates between validations and checkpoints; 0: only at the end.")]
 Average = Annotated[
     int | None,

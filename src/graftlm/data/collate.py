@@ -25,6 +25,8 @@ class Example(NamedTuple):
 
     input_ids: list[int]
     labels: list[int]
+    taught: Any = None
+    """What a teacher says of the labels, where there is one: training.lessons has it."""
 
 
 def encode(record: Record, task: Task, tokenizers: Tokenizers, limit: int) -> Example:

@@ -32,7 +32,17 @@ class TextExamples(Sequence[Deferred]):
         self.documents = documents
         self.task = task
         self._objective, self._frame, self._seed, self._round = objective, frame, seed, 0
-        self._pieces = pieces(documents, objective.length(frame))
+        self._pieces = pieces(documents, self.length)
+
+    @property
+    def length(self) -> int:
+        """Most tokens of a document that one example is made of."""
+        return self._objective.length(self._frame)
+
+    @property
+    def start(self) -> tuple[int, ...]:
+        """Ids that a language model reads before a document, such as BOS."""
+        return self._frame.source_start
 
     def renewed(self, round: int) -> TextExamples:
         """The same pieces with other examples made of them, from round 0 on."""
@@ -67,6 +77,10 @@ class TextExamples(Sequence[Deferred]):
         # With one token more than it takes, an objective can tell a piece from the end of a document.
         ids = self.documents[document][start : stop + 1].tolist()
         return make_example(self._objective, ids, self._frame, self._seed, self._round * len(self) + number)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Number of the document that an example is made of, and where in it the positions of its split begin."""
+        return self._pieces[number][:2]
 
     @cached_property
     def _sides(self) -> tuple[float, float]:

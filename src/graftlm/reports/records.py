@@ -71,6 +71,8 @@ class Settings(BaseModel):
     batch_tokens: int | None = None
     packing: bool = False
     learning_rate: FiniteFloat
+    label_smoothing: FiniteFloat = 0.0
+    z_loss: FiniteFloat = 0.0
     seed: int
 
 
@@ -126,6 +128,14 @@ class Bridge(BaseModel):
         return self
 
 
+class Teacher(BaseModel):
+    """A model that a run learned from."""
+
+    source: str
+    weight: FiniteFloat
+    temperature: FiniteFloat
+
+
 class Training(BaseModel):
     """The record of a run; losses are (update, nats per target token)."""
 
@@ -137,6 +147,7 @@ class Training(BaseModel):
     validation: list[Validation] = []
     best: Validation | None = None
     average: Average | None = None
+    teacher: Teacher | None = None
     seconds: FiniteFloat
     device: str
     interrupted_at: int | None = None

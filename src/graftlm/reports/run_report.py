@@ -66,6 +66,7 @@ def _describe(run: Run) -> dict[str, str]:
         "average": _average(training),
         "batch size": _batch(settings),
         "learning rate": f"{settings.learning_rate:g}",
+        "loss": _loss(training),
         "seed": str(settings.seed),
         "time": seconds_text(training.seconds),
         "device": training.device,
@@ -77,6 +78,16 @@ def _average(training: Training) -> str:
         return "–"
     loss = "" if training.average.loss is None else f", validation loss {training.average.loss:.3f}"
     return f"of the weights after {', '.join(f'{step:,}' for step in training.average.steps)} updates{loss}"
+
+
+def _loss(training: Training) -> str:
+    settings, teacher = training.settings, training.teacher
+    found = ["cross-entropy"]
+    found += [f"label smoothing {settings.label_smoothing:g}"] if settings.label_smoothing else []
+    found += [f"z-loss {settings.z_loss:g}"] if settings.z_loss else []
+    if teacher is not None:
+        found.append(f"teacher {teacher.source}, weight {teacher.weight:g}, temperature {teacher.temperature:g}")
+    return "; ".join(found)
 
 
 def _adapters(settings: Settings) -> str:

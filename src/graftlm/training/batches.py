@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from graftlm.data.collate import PackedCollator, Seq2SeqCollator
 from graftlm.data.deferred import Item, made
+from graftlm.training.lessons import LessonCollator
 
 
 class Batches(Dataset[dict[str, Tensor]]):
@@ -20,7 +21,7 @@ class Batches(Dataset[dict[str, Tensor]]):
     def __init__(self, batches: Sequence[Sequence[Item]], packing: bool, parts: int) -> None:
         self._batches = batches
         self._parts = parts
-        self._collate = PackedCollator() if packing else Seq2SeqCollator()
+        self._collate = LessonCollator(PackedCollator() if packing else Seq2SeqCollator())
 
     def __len__(self) -> int:
         return len(self._batches) * self._parts

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from graftlm.data.collate import Example
 from graftlm.errors import ConfigError
 from graftlm.model.linear_cross_entropy import LossTerms, Teacher
 from graftlm.objectives.distillation import Ids, aligned, reading
 from graftlm.objectives.objective import NOWHERE, Split
 from graftlm.objectives.teacher_targets import Targets
-from graftlm.training.lessons import ASKED, STORED, Asked, Lesson
+from graftlm.training.lessons import ASKED, STORED, Asked
 from graftlm.training.teacher import TeacherModel
 from graftlm.training.teacher_store import TeacherStore
 
@@ -33,7 +34,7 @@ class Distillation:
         if not 0 < self.weight <= 1:
             raise ConfigError(f"weight is {self.weight}; it must be above 0 and at most 1.")
 
-    def lesson(self, split: Split, number: int, document: Ids, first: int = 0) -> Lesson:
+    def lesson(self, split: Split, number: int, document: Ids, first: int = 0) -> Example:
         """The lesson of an example made of a document; its number is the one in the data that targets are stored of.
 
         `first` is the position in the document that the split counts its own from, where it was made of a piece.
@@ -41,8 +42,8 @@ class Distillation:
         teacher = self.teacher
         split = split._replace(positions=[p if p == NOWHERE else first + p for p in split.positions])
         if isinstance(teacher, TeacherStore):
-            return Lesson(split.source, split.target, aligned(split, teacher[number], self.vocabulary))
-        return Lesson(split.source, split.target, reading(split.positions, document, teacher.start, teacher.length))
+            return Example(split.source, split.target, aligned(split, teacher[number], self.vocabulary))
+        return Example(split.source, split.target, reading(split.positions, document, teacher.start, teacher.length))
 
     def inputs(self, batch: Mapping[str, Any], terms: LossTerms | None = None) -> dict[str, Any]:
         """A batch of LessonCollator with `loss_terms`, those given and the teacher's, in the place of its own fields.

@@ -20,14 +20,6 @@ ASKED = ("teacher_input_ids", "teacher_attention_mask", "teacher_outputs")
 """Fields of a batch that hold the teacher's Targets, and those of what it is asked."""
 
 
-class Lesson(NamedTuple):
-    """An example, and either the teacher's targets for its labels or what the teacher is to read for them."""
-
-    input_ids: list[int]
-    labels: list[int]
-    taught: Aligned | Reading
-
-
 class Asked(NamedTuple):
     """What a teacher is to read."""
 
@@ -56,25 +48,29 @@ def asked(readings: Sequence[Reading]) -> Asked:
 
 @dataclass(frozen=True)
 class LessonCollator:
-    """Lessons, all stored or all to be asked, as a padded or packed batch of examples with further fields.
+    """Examples as a padded or packed batch, with further fields for lessons, which are those that are `taught`.
 
+    A lesson holds either Aligned, what the teacher said of its labels, or a Reading, what it is to be asked; the
+    examples of a batch are all of one kind.
     Shapes: labels (B, T); the fields STORED (B, T, K), 0 where there are fewer; ASKED as in Asked, outputs (B, T).
     """
 
     collate: Seq2SeqCollator | PackedCollator = field(default_factory=Seq2SeqCollator)
 
-    def __call__(self, lessons: Sequence[Lesson]) -> dict[str, Tensor]:
-        batch = self.collate([Example(lesson.input_ids, lesson.labels) for lesson in lessons])
+    def __call__(self, lessons: Sequence[Example]) -> dict[str, Tensor]:
+        batch = self.collate(lessons)
         # In the order of the lessons' own labels, one lesson after the other, padded or not.
         real = batch["labels"] != IGNORED_LABEL
         stored = [lesson.taught for lesson in lessons if isinstance(lesson.taught, Aligned)]
         to_ask = [lesson.taught for lesson in lessons if isinstance(lesson.taught, Reading)]
-        assert not stored or not to_ask, "some lessons have stored targets and some have none"
+        assert len(lessons) in (len(stored), len(to_ask)) or not (stored or to_ask), "examples of several kinds"
         if to_ask:
             ids, mask, outputs = asked(to_ask)
             placed = torch.full_like(batch["labels"], NOWHERE).masked_scatter_(real, outputs)
             return batch | dict(zip(ASKED, (ids, mask, placed), strict=True))
-        return batch | {name: _placed(rows, real) for name, *rows in zip(STORED, *stored, strict=True)}
+        if stored:
+            return batch | {name: _placed(rows, real) for name, *rows in zip(STORED, *stored, strict=True)}
+        return batch
 
 
 def _placed(rows: Sequence[np.ndarray], real: Tensor) -> Tensor:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from graftlm.errors import ConfigError
 from graftlm.model.adapter import KINDS, AdapterKind
+from graftlm.objectives.teacher_targets import Keep, TeacherTargets
 from graftlm.training.phase import Phase, begins
 
 MAX_SEED = 2**32
 BATCH_SIZE = 16
 ADAPTER_RANK = 8
 DECAY_SHARE = 0.2
+TEACHER_WEIGHT = 0.5
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 SCHEDULES: dict[Schedule, str] = {
     "cosine": "cosine",
@@ -63,6 +65,18 @@ class TuneSettings:
     """adamw for everything; or muon for the matrices of the layers that train, and adamw for the rest."""
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    label_smoothing: float = 0.0
+    """Share of each label that goes to all tokens alike. Validation losses are plain, whatever is trained on."""
+    z_loss: float = 0.0
+    """Weight of the squared logarithm of the softmax's normaliser, such as 1e-4; it keeps logits from drifting."""
+    teacher: str | None = None
+    """A language model that is asked for each batch, or a folder of targets that `graftlm distill` wrote."""
+    teacher_weight: float | None = None
+    """Its share in the loss; TEACHER_WEIGHT if not given."""
+    teacher_temperature: float | None = None
+    """This and those below are as in TeacherTargets; None is the default there, or what stored targets have."""
+    teacher_keep: Keep | None = None
+    teacher_k: int | None = None
     eval_every: int = 100
     """Updates from one validation and checkpoint to the next; 0 is only after the last."""
     average: int | None = None
@@ -94,6 +108,7 @@ class TuneSettings:
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(f"optimizer is {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}.")
         self._check_schedule()
+        self._check_loss()
         self._check_average()
         self._check_adapter()
         self._check_baseline()
@@ -120,6 +135,12 @@ class TuneSettings:
         done = range(self.eval_every, self.steps, self.eval_every) if self.eval_every else ()
         return (*done, self.steps)[-self.average :] if self.average else ()
 
+    @property
+    def targets(self) -> dict[str, Any]:
+        """What is given of the fields of TeacherTargets."""
+        given = {"temperature": self.teacher_temperature, "keep": self.teacher_keep, "k": self.teacher_k}
+        return {name: value for name, value in given.items() if value is not None}
+
     def _check_schedule(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"schedule is {self.schedule!r}; choose {', '.join(SCHEDULES)}.")
@@ -135,6 +156,19 @@ class TuneSettings:
                 f"Schedule wsd takes {self.warmup_steps:,} updates to warm up and {self.decay_steps:,} to decay, of "
                 f"{self.steps:,}; raise steps, or lower warmup_steps or decay_share."
             )
+
+    def _check_loss(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1.")
+        if not 0 <= self.z_loss < math.inf:
+            raise ConfigError(f"z_loss is {self.z_loss}; it must be a number of at least 0, such as 1e-4.")
+        if self.teacher is not None and self.teacher_weight is None:
+            object.__setattr__(self, "teacher_weight", TEACHER_WEIGHT)
+        if self.teacher is None and (self.teacher_weight is not None or self.targets):
+            raise ConfigError("Settings of a teacher are given and no teacher; name one, or leave them out.")
+        if self.teacher_weight is not None and not 0 < self.teacher_weight <= 1:
+            raise ConfigError(f"teacher_weight is {self.teacher_weight}; it must be above 0 and at most 1.")
+        TeacherTargets(**self.targets)
 
     def _check_average(self) -> None:
         if self.average is None:

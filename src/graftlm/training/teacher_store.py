@@ -74,9 +74,17 @@ class TeacherStore:
         except SafetensorError as error:
             raise CheckpointError(f"{file} is damaged; remove it and write the targets again.") from error
 
-    def check(self, **hashes: str) -> None:
-        """Raises: CheckpointError where the hash of the `teacher`, the `tokenizer` or the `data` is another."""
-        _check(self.folder, self.manifest, hashes)
+    def check(self, **wanted: Any) -> None:
+        """Raises: CheckpointError where the hash of the `teacher`, the `tokenizer` or the `data`, or a setting of the
+        targets or their `start`, is another."""
+        _check(self.folder, self.manifest, wanted)
+
+
+def stores_in(folder: Path) -> list[TeacherStore]:
+    """The store in a folder, or those in folders of it. Raises: CheckpointError as TeacherStore."""
+    if (folder / MANIFEST).is_file():
+        return [TeacherStore(folder)]
+    return [TeacherStore(file.parent) for file in sorted(folder.glob(f"*/{MANIFEST}"))]
 
 
 def write_targets(

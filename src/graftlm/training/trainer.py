@@ -15,6 +15,8 @@ from graftlm.training.bad_loss import LossGuard
 from graftlm.training.checkpoint import restore_optimizer, restore_random, restore_weights
 from graftlm.training.optimizer import muon_adamw
 from graftlm.training.ranks import whole
+from graftlm.training.settings import TuneSettings
+from graftlm.training.teaching import Teaching
 
 
 class TuneTrainer(Trainer):
@@ -23,12 +25,18 @@ class TuneTrainer(Trainer):
     The Trainer calls the hooks of resuming with the folder given as `resume_from_checkpoint`, or with None.
     """
 
-    def __init__(self, *, guard: LossGuard, muon: bool, **arguments: Any) -> None:
-        """`guard` judges updates; `muon` takes the matrices of the layers from AdamW."""
+    def __init__(
+        self, *, guard: LossGuard, settings: TuneSettings, teaching: Teaching | None = None, **arguments: Any
+    ) -> None:
+        """`guard` judges updates; with `teaching`, the batches are of its lessons."""
         super().__init__(**arguments)
         self._guard = guard
         self._losses: list[Tensor] = []
-        self._muon = muon
+        self._muon = settings.optimizer == "muon"
+        self._terms = LossTerms(label_smoothing=settings.label_smoothing, z_loss=settings.z_loss)
+        self._teaching = teaching
+        if teaching is not None:
+            teaching.to(self.args.device)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Muon with AdamW where it is asked for, else the Trainer's own."""
@@ -40,8 +48,12 @@ class TuneTrainer(Trainer):
         return super().create_optimizer(model)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """transformers' own, of a model that is told to make no logits."""
-        return super().compute_loss(model, inputs | {"loss_terms": LossTerms()}, *args, **kwargs)
+        """transformers' own, of a model that is told what the loss is made of, and so makes no logits."""
+        if self._teaching is None:
+            inputs = inputs | {"loss_terms": self._terms}
+        else:
+            inputs = self._teaching.inputs(inputs, self._terms)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """transformers' own, noting the loss.

@@ -16,7 +16,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 from graftlm.data.collate import Example
 from graftlm.data.deferred import Item
 from graftlm.data.mixture import Mixture
-from graftlm.errors import TrainingError
+from graftlm.errors import ConfigError, TrainingError
 from graftlm.model.bridge import Bridge
 from graftlm.model.bridge_shares import BridgeShares, bridge_shares
 from graftlm.model.modeling import GraftForConditionalGeneration
@@ -35,6 +35,7 @@ from graftlm.training.progress import ProgressBar, say
 from graftlm.training.ranks import world
 from graftlm.training.settings import SCHEDULES, TuneSettings
 from graftlm.training.sharding import copy_back, sharded_copy, take_over_sharding
+from graftlm.training.teaching import Teaching
 from graftlm.training.trainer import TuneTrainer, bf16_pays
 from graftlm.training.upkeep import UPKEEP, Upkeep
 from graftlm.versions import versions
@@ -53,31 +54,28 @@ def tune(
     run_folder: RunFolder | None = None,
     resume: Path | None = None,
     upkeep: Upkeep = UPKEEP,
+    teaching: Teaching | None = None,
 ) -> dict[str, Any]:
     """Train the parts of `model` that are not frozen, in place; returns the run record.
 
     Examples of one task count as a mixture of that one, named `title`. `validation` holds examples by task; the model
     ends with the weights of the lowest validation loss, or without any with the last; with an average, where one is
     asked for and the run is over. With a `run_folder` there are checkpoints, `resume` is the one to go on from, and the
-    first Ctrl-C ends the run early (`interrupted_at`). `upkeep` says what is done about bad losses, memory and reports.
+    first Ctrl-C ends the run early (`interrupted_at`). `upkeep` says what is done about bad losses, memory and reports;
+    `teaching` is what `open_teaching` makes of the same settings and examples.
     On CPUs with bf16 instructions and on GPUs the matrix products run in bf16; the weights stay in their dtype.
     Raises: ConfigError for settings that cannot work, TaskError for a mixture with an empty task, TrainingError for a
     bad loss and a checkpoint of another run, GraftError when a checkpoint cannot be written.
     """
-    mixture = examples if isinstance(examples, Mixture) else Mixture.of({title: examples})
-    if resume is not None:
-        assert run_folder is not None, "a checkpoint to resume from lies in a run folder"
-        run_folder.check_identity(resume)
+    mixture = _taught(examples if isinstance(examples, Mixture) else Mixture.of({title: examples}), settings, teaching)
+    history = _history(resume, run_folder, console)
     sharded = take_over_sharding(settings, run_folder)
-    plan = show_plan(model, mixture, settings, console, title)
+    plan = show_plan(model, mixture, settings, console, title, teaching)
     before = bridge_shares(model.bridge)  # Of a resumed run too: its weights are restored later.
-    if resume is not None:
-        say(console, f"Going on after update {step_of(resume):,}, from {resume}")
     size, budget = settings.batch_size, settings.batch_tokens
     order = training_order(mixture, settings.steps, settings.seed, batch_size=size, batch_tokens=budget)
     bar = ProgressBar(title, console, [target_tokens(batch) for batch in order])
     switch = [PhaseSwitch(model, plan, settings.begins, bar.say)] if settings.phases else []
-    history = History() if resume is None else restore_history(resume)
     # Without a place to go on from, Ctrl-C is the caller's business.
     stopping = nullcontext(lambda: False) if run_folder is None else stop_on_interrupt(lambda: bar.say(STOPPING))
     with tempfile.TemporaryDirectory() as scratch, stopping as stop, closing(bar):
@@ -96,12 +94,14 @@ def tune(
             "train_dataset": Batches(order, settings.packing, settings.accumulation * world()),
             "callbacks": [bar, keeper, *switch],
             "guard": LossGuard(history, upkeep, places_in(mixture, order), run_folder),
-            "muon": settings.optimizer == "muon",
+            "settings": settings,
+            "teaching": teaching,
         }
         step = _train(model, trainer, upkeep, resume, sharded)
         kept = keeper.restore(model, step)
     model.eval()
     record = _record(settings, plan, mixture, history, order[:step])
+    record["teacher"] = None if teaching is None else teaching.record
     return record | kept | {"interrupted_at": keeper.interrupted_at, "bridge": _bridge_record(model.bridge, before)}
 
 
@@ -111,18 +111,37 @@ def show_plan(
     settings: TuneSettings,
     console: Console,
     title: str,
+    teaching: Teaching | None = None,
 ) -> FreezePlan:
     """Give the model the parts that train, freeze the others, and print what that comes to."""
     plan = prepare(model, settings)
     for name, rows in mixture.examples.items():
         share = f", {mixture.rates[name]:.1%} of the draws" if len(mixture.examples) > 1 else ""
         say(console, f"{name}: {len(rows):,} examples{share}")
+    if teaching is not None:
+        say(console, str(teaching))
     console.print(plan.table())
     for number, phase in enumerate(plan.phases if settings.phases else ()):
         say(console, describe(plan.phases, number, settings.begins[number] + 1))
         console.print(phase.table())
     say(console, f"{title}: {plan.trainable:,} parameters train, {plan.frozen:,} are frozen")
     return plan
+
+
+def _taught(mixture: Mixture[Item], settings: TuneSettings, teaching: Teaching | None) -> Mixture[Item]:
+    if teaching is None and settings.teacher is not None:
+        raise ConfigError("The settings name a teacher; give tune what open_teaching makes of them as `teaching`.")
+    return mixture if teaching is None else teaching.mixture(mixture)
+
+
+def _history(resume: Path | None, run_folder: RunFolder | None, console: Console) -> History:
+    """Of a new run, or of the one that goes on from a checkpoint, which must be of this run."""
+    if resume is None:
+        return History()
+    assert run_folder is not None, "a checkpoint to resume from lies in a run folder"
+    run_folder.check_identity(resume)
+    say(console, f"Going on after update {step_of(resume):,}, from {resume}")
+    return restore_history(resume)
 
 
 def _train(

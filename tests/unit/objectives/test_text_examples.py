@@ -53,7 +53,7 @@ def test_lengths_are_about_those_of_the_examples() -> None:
     frame = Frame(target_end=(2,), sentinels=tuple(range(90, 99)), source_length=64, target_length=64)
     found = TextExamples(big, SpanCorruption(), frame, seed=0)
     told = np.array([item.lengths for item in found]).sum(0)
-    real = np.array([[len(side) for side in item.example()] for item in found]).sum(0)
+    real = np.array([[len(side) for side in item.example()[:2]] for item in found]).sum(0)
     assert np.allclose(told, real, rtol=0.05)
 
 
