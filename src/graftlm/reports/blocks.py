@@ -36,6 +36,17 @@ def learning_curves(curves: Mapping[str, Curve], title: str = "Learning curves")
     return join([_figure(figure, caption, list(curves)), details("The figure as a table", _losses(curves))])
 
 
+def gain_curves(gains: Mapping[str, Sequence[tuple[int, float]]], title: str = "Source gain") -> Html:
+    """Source gains of validation over updates, all runs in one figure, and the same as a table."""
+    ends = [f"{name} ends at {points[-1][1]:.2f}" for name, points in gains.items()]
+    figure = inline(figures.gain_curves(gains), title, f"Source gain over updates: {'; '.join(ends)}.")
+    caption = "Source gain of validation: loss with another example's source less loss with its own."
+    cells = [dict(points) for points in gains.values()]
+    rows = _rows(cells, sorted(set().union(*cells)))
+    listed = table("Source gain in nats per target token", ["update", *gains], rows)
+    return join([_figure(figure, caption, list(gains)), details("The figure as a table", listed)])
+
+
 def metrics(arms: Mapping[str, Mapping[str, Interval]], title: str) -> Html:
     """Metrics of several arms with their 95 % intervals, as a table and as a figure."""
     rows = metric_table("Value (95 % interval)", arms)
@@ -106,9 +117,10 @@ def _losses(curves: Mapping[str, Curve]) -> Html:
         cells += [dict(curve.training), dict(curve.validation)]
     steps = sorted(set().union(*cells))
     every = max(1, -(-len(steps) // SHOWN_STEPS))
-    rows = [
-        [f"{step:,}", *(f"{column[step]:.3f}" if step in column else "–" for column in cells)]
-        for step in steps[every - 1 :: every]
-    ]
+    rows = _rows(cells, steps[every - 1 :: every])
     note = f", every {every}th entry" if every > 1 else ""
     return table(f"Loss in nats per target token{note}", columns, rows)
+
+
+def _rows(columns: Sequence[Mapping[int, float]], steps: Sequence[int]) -> list[list[str]]:
+    return [[f"{step:,}", *(f"{found[step]:.3f}" if step in found else "–" for found in columns)] for step in steps]
