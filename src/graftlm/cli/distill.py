@@ -5,8 +5,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from graftlm.cli.common import TASK_HELP, Bar
-from graftlm.cli.tune import INTERRUPTED, examples_of
+from graftlm.cli.common import INTERRUPTED, TASK_HELP, Bar
+from graftlm.cli.tune import examples_of
 
 
 def distill(

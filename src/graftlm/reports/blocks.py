@@ -16,6 +16,8 @@ from graftlm.reports.tables import bytes_text, memory_table, metric_table, table
 SHOWN_STEPS = 200
 """Rows of a table of losses; of more updates than that, evenly many are shown."""
 SHOWN_REFERENCES = 3
+SOURCE_GAIN = "Source gain in validation: loss with another example's source less that with its own."
+"""What is said under a figure of it."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,13 @@ def learning_curves(curves: Mapping[str, Curve], title: str = "Learning curves")
     return join([_figure(figure, caption, list(curves)), details("The figure as a table", _losses(curves))])
 
 
-def gain_curves(gains: Mapping[str, Sequence[tuple[int, float]]], title: str = "Source gain") -> Html:
-    """Source gains of validation over updates, all runs in one figure, and the same as a table."""
-    ends = [f"{name} ends at {points[-1][1]:.2f}" for name, points in gains.items()]
-    figure = inline(figures.gain_curves(gains), title, f"Source gain over updates: {'; '.join(ends)}.")
-    caption = "Source gain of validation: loss with another example's source less loss with its own."
-    cells = [dict(points) for points in gains.values()]
-    rows = _rows(cells, sorted(set().union(*cells)))
-    listed = table("Source gain in nats per target token", ["update", *gains], rows)
-    return join([_figure(figure, caption, list(gains)), details("The figure as a table", listed)])
+def curves(lines: Mapping[str, Sequence[tuple[int, float]]], title: str, caption: str) -> Html:
+    """Something in nats per target token over updates, all runs in one figure, and the same as a table."""
+    ends = [f"{name} ends at {points[-1][1]:.2f}" for name, points in lines.items()]
+    figure = inline(figures.curves(lines), title, f"{title} over updates: {'; '.join(ends)}.")
+    cells = [dict(points) for points in lines.values()]
+    listed = table(f"{title} in nats per target token", ["update", *lines], _rows(cells, sorted(set().union(*cells))))
+    return join([_figure(figure, caption, list(lines)), details("The figure as a table", listed)])
 
 
 def metrics(arms: Mapping[str, Mapping[str, Interval]], title: str) -> Html:

@@ -22,7 +22,7 @@ def run_report(records: Records) -> Page:
         curves = {name: curve(run.training) for name, run in records.runs.items()}
         sections.append(Section("What was trained", [_trained(records.runs)]))
         gains = {name: found for name, run in records.runs.items() if (found := gain_curve(run.training))}
-        figures = [blocks.gain_curves(gains)] if gains else []
+        figures = [blocks.curves(gains, "Source gain", blocks.SOURCE_GAIN)] if gains else []
         sections.append(Section("Learning curves", [blocks.learning_curves(curves), *figures]))
     bridges = {name: run.training.bridge for name, run in records.runs.items() if run.training.bridge is not None}
     if bridges:
