@@ -97,7 +97,7 @@ def all_arms(
         "unbalanced": Arm(title="shallower or smaller decoder", question=FIRST, adapt=pair, reference="unbalanced"),
         **{
             f"unbalanced-first-{name}": Arm(
-                title=f"the same, cross-attention alone for {name}",
+                title="the same, cross-attention first",
                 question=FIRST,
                 adapt=pair,
                 settings={"phases": (Phase(freeze="*,!cross_attention", **length), Phase(freeze="none"))},

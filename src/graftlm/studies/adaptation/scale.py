@@ -44,7 +44,7 @@ MINI = Scale(
     arms=all_arms(
         teacher={"teacher": "embedded-lm", "teacher_weight": 1.0, "teacher_keep": "all"},
         unbalanced={"decoder_layers": "0,2,5"},
-        first={"0.1%": {"share": 0.001}, "1%": {"share": 0.01}, "10%": {"share": 0.1}},
+        first={f"{share:g}": {"share": share} for share in (0.001, 0.01, 0.1)},
     ),
     sets=("lm_wiki_en", "lm_novels_en"),
     told=(
@@ -73,7 +73,7 @@ PAPER = Scale(
         for name, arm in all_arms(
             teacher={"teacher": "google/gemma-2-2b", "teacher_weight": 1.0, "teacher_k": 256},
             unbalanced={"encoder_from": "google/gemma-2-9b"},
-            first={"1,000": {"steps": 1_000}, "5,000": {"steps": 5_000}},
+            first={f"{steps}": {"steps": steps} for steps in (1_000, 5_000)},
         ).items()
         # Windows that have become bidirectional cannot be made causal again.
         if name != "t5gemma-causal"
