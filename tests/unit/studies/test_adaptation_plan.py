@@ -99,7 +99,7 @@ def test_from_scratch_nothing_is_of_the_language_model() -> None:
 def test_the_outline_says_how_long_cross_attention_trains_alone() -> None:
     columns, rows, total = outline(MINI)
     alone = {row[0]: row[columns.index("cross-attention alone")] for row in rows}
-    assert [alone[name] for name in FIRST] == ["1 (0.1% is 0.4)", "4 (1.0% is 4)", "40 (10.0% is 40)"]
+    assert [alone[name] for name in FIRST] == ["1 (0.1% is 0.44)", "4 (1.0% is 4.4)", "44 (10.0% is 44)"]
     assert alone["unbalanced"] == "–"
     done = finish(PLAN)
     runs = [job.settings["steps"] for job in PLAN(done) if isinstance(job, Train)]

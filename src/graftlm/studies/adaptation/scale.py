@@ -51,17 +51,17 @@ MINI = Scale(
         "The training texts are from the stream that the language model was pretrained on, of which it has read two "
         "thirds, once; validation and test are of documents that it never saw."
     ),
-    documents=1_500,
+    documents=1_000,
     source_length=512,
     target_length=512,
     budget=Budget(
-        settings={"steps": 400, "warmup_steps": 40, "batch_size": 4, "weight_decay": 0.01, "eval_every": 50},
+        settings={"steps": 440, "warmup_steps": 44, "batch_size": 2, "weight_decay": 0.01, "eval_every": 55},
         rates=(2e-4, 6e-4, 2e-3),
     ),
-    validation=16,
-    test=64,
-    early=5.0,
-    seconds=1.5,
+    validation=12,
+    test=48,
+    early=6.0,
+    seconds=1.1,
 )
 """Ends in hours on two cores."""
 
