@@ -36,8 +36,8 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
+from graftlm.bench.machine import machine, write
 from graftlm.families.shards import write_shards
-from machine import machine, write
 
 CP, STOCK = "cp", "transformers load and save"
 SHARD_BYTES = 5_000_000_000

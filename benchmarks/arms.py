@@ -17,12 +17,12 @@ os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "TRANSFORME
 
 from rich.console import Console
 
+from graftlm.bench.machine import machine
 from graftlm.data.task import load_task
 from graftlm.demo.arms import ARMS, TASKS
 from graftlm.demo.results import COMMITTED, Summary, summarise
 from graftlm.demo.run_arm import Budget, make_graft, run_arm
 from graftlm.files import write_json
-from machine import machine
 
 
 def row(record: dict[str, Any]) -> dict[str, Any]:

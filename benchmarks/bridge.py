@@ -33,6 +33,7 @@ from torch import Tensor
 from transformers import MarianConfig, StoppingCriteria, StoppingCriteriaList
 
 from graftlm.adaptation.bridge_init import bridged
+from graftlm.bench.machine import machine, write
 from graftlm.families.marian import MARIAN
 from graftlm.families.stock_config import complete
 from graftlm.model.bridge import Bridge
@@ -40,7 +41,6 @@ from graftlm.model.config import BridgeConfig
 from graftlm.model.encoder import Encoder
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.model.task_encoder import EncoderOutput, TaskEncoder
-from machine import machine, write
 
 LAST = "last"
 BRIDGES = {

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import machine, write
+from graftlm.bench.machine import machine, write
 
 
 def run(*options: str) -> tuple[float, dict[str, Any]]:

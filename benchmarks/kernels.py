@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graftlm.bench.machine import added_memory, machine, write
 from graftlm.model.kernels import attend, linear
 from graftlm.model.linear_cross_entropy import linear_cross_entropy
-from machine import added_memory, machine, write
 
 LINEAR = [
     (rows, *shape) for shape in ((2048, 512), (512, 2048), (704, 256), (32000, 512)) for rows in (1, 4, 8, 32, 256)

@@ -1,5 +1,8 @@
 """Errors that a user can cause: one sentence each that says what to do; the command exits with code 2."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class GraftError(Exception):
     """Base of every error that a user can cause."""
@@ -41,3 +44,13 @@ class RequestError(GraftError):
         self.status = status
         self.param = param
         self.code = code
+
+
+def meant(word: object, known: Iterable[str], otherwise: str = "") -> str:
+    """What to ask about an unknown word: whether the closest of the known ones was meant, if one is close.
+
+    >>> meant("stepps", ["steps", "seed"]), meant("x", ["steps", "seed"], "leave it out.")
+    ("did you mean 'steps'?", 'leave it out.')
+    """
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else otherwise

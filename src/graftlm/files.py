@@ -16,7 +16,8 @@ from graftlm.errors import GraftError
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _cannot_write(path: Path, error: OSError) -> GraftError:
+def cannot_write(path: Path, error: OSError) -> GraftError:
+    """The error to raise for a file or folder, with what to do about it."""
     advice = "choose a folder that you may write to"
     if error.errno in NO_ROOM:
         advice = "free some space there, or choose another folder"
@@ -34,7 +35,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -42,7 +43,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -63,7 +64,7 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
@@ -77,7 +78,7 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
             path.rename(old)
         temporary.rename(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if old.exists() and not path.exists():

@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"model", "data"},
     {"families", "generation", "objectives"},
     {"adaptation", "training", "evaluation", "serving", "reports"},
-    {"demo", "hf", "studies"},
+    {"bench", "demo", "hf", "studies"},
     {"cli", "__init__"},
 ]
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}

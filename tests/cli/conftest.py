@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,16 @@ class Result(NamedTuple):
 
 
 Command = Callable[..., Result]
+Check = Callable[..., None]
+
+
+def refused(result: Result, *words: str) -> None:
+    """The command ended with code 2 and one sentence that holds the words; no traceback."""
+    assert result.code == 2, (result.out, result.err)
+    assert "Traceback" not in result.err
+    [line] = [line for line in result.err.splitlines() if line.startswith("graftlm: error: ")]
+    for word in words:
+        assert word in line, line
 
 
 @pytest.fixture
@@ -57,6 +67,18 @@ def task_file(tmp_path: Path) -> Path:
         "name: tiny\ntrain: rows.jsonl\ntest: rows.jsonl\nmetrics: [bleu, chrf, exact_match]\nmax_new_tokens: 8\n"
     )
     return path
+
+
+@pytest.fixture
+def refuses_to_tune(graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path) -> Check:
+    """`graftlm tune` with options is refused with a sentence that holds the words, and writes nothing."""
+
+    def check(options: Sequence[object], *words: str) -> None:
+        out = tmp_path / "e"
+        refused(graftlm("tune", graft_folder, "--task", task_file, "--out", out, *options), *words)
+        assert not out.exists()
+
+    return check
 
 
 @pytest.fixture

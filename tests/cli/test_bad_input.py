@@ -8,16 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from conftest import Command, Result
-
-
-def refused(result: Result, *words: str) -> None:
-    """The command ended with code 2 and one sentence that holds the words; no traceback."""
-    assert result.code == 2, (result.out, result.err)
-    assert "Traceback" not in result.err
-    [line] = [line for line in result.err.splitlines() if line.startswith("graftlm: error: ")]
-    for word in words:
-        assert word in line, line
+from conftest import Command, refused
 
 
 def edit(path: Path, **values: object) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from conftest import Command, Result
+from conftest import Command, refused
 from graftlm.adaptation.adapt import adapt_to_folder
 from graftlm.training import teacher_store
+from updates import press_ctrl_c
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "distillation" / "prefix_lm.yaml"
@@ -35,13 +36,6 @@ def texts(tmp_path: Path) -> Path:
         "objective: {name: prefix_lm}\nsource_length: 16\ntarget_length: 16\n"
     )
     return path
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.code == 2, (result.out, result.err)
-    [line] = [line for line in result.err.splitlines() if line.startswith("graftlm: error: ")]
-    for word in words:
-        assert word in line
 
 
 def record(folder: Path) -> dict:
@@ -168,14 +162,8 @@ def test_a_run_with_a_teacher_resumes_from_the_command_line(
     words = ["tune", graft, "--task", texts, "--steps", 4, "--eval-every", 2, "--batch-size", 2, "--teacher", llm]
     more = ["--teacher-k", 8, "--out"]
     assert graftlm(*words, *more, tmp_path / "whole").code == 0
-    from graftlm.training import keeper
-
-    def stopping(true: bool, device: object) -> bool:
-        return calls.pop()
-
-    calls = [False, True, False]
     with monkeypatch.context() as patch:
-        patch.setattr(keeper, "any_of_them", stopping)
+        press_ctrl_c(patch, 2)
         assert graftlm(*words, *more, tmp_path / "parts").code == 130
     refused(graftlm(*words, "--teacher-k", 9, "--resume", "--out", tmp_path / "parts"), "teacher_k was 8 and is 9")
     run = graftlm(*words, *more, tmp_path / "parts", "--resume")

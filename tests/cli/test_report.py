@@ -8,14 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Command, Result
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.code == 2, (result.out, result.err)
-    [line] = result.err.splitlines()
-    for word in ("graftlm: error: ", *words):
-        assert word in line
+from conftest import Command, refused
 
 
 def record(path: Path, **changed: object) -> Path:

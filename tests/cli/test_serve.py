@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Command, Result
+from conftest import Command, refused
 from graftlm.adaptation.store import load_graft
 from graftlm.adaptation.task_encoder import save_task_encoder
 
@@ -25,14 +25,6 @@ def encoder(graft_folder: Path, tmp_path: Path) -> Path:
     tasks = [{"name": "t", "max_new_tokens": 8}]
     save_task_encoder(load_graft(graft_folder), tmp_path / "e", name="t", tasks=tasks, run={})
     return tmp_path / "e"
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.code == 2, (result.out, result.err)
-    [line] = result.err.splitlines()
-    assert line.startswith("graftlm: error: ")
-    for word in words:
-        assert word in line, line
 
 
 def test_wrong_choices(graftlm: Command, graft_folder: Path, encoder: Path, tmp_path: Path) -> None:

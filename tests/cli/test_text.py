@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Command, Result
+from conftest import Command, refused
 
 SENTENCES = ["the quick brown fox jumps over the lazy dog", "a lazy dog sleeps", "dogs and foxes run over the hill"]
 
@@ -24,20 +24,13 @@ def text_task(tmp_path: Path) -> Path:
     return path
 
 
-def refused(result: Result, *words: str) -> None:
-    assert result.code == 2, (result.out, result.err)
-    [line] = [line for line in result.err.splitlines() if line.startswith("graftlm: error: ")]
-    for word in words:
-        assert word in line
-
-
 def test_a_graft_trains_on_text_and_pairs_together(
     graftlm: Command, graft_folder: Path, text_task: Path, task_file: Path, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"model: {graft_folder}\ntask: [text.yaml, {task_file}]\nout: out\nfreeze: none\n"
-        "rates: uniform\nsteps: 6\nbatch_tokens: 60\npacking: true\neval_every: 3\n"
+        "rates: uniform\nsteps: 6\nbatch_tokens: 60\npacking: true\neval_every: 3\nworkers: 1\n"
     )
     run = graftlm("train", recipe)
     assert run.code == 0, run.err
@@ -85,3 +78,20 @@ def test_a_mistake_in_the_task_file_is_named(
 
 def test_text_is_no_task_to_evaluate(graftlm: Command, graft_folder: Path, text_task: Path, tmp_path: Path) -> None:
     refused(graftlm("eval", graft_folder, "--task", text_task, "--out", tmp_path / "x.json"), "which is for training")
+
+
+def test_sentinels_are_added_to_be_trained_on(graftlm: Command, tiny_lm, text_task: Path, tmp_path: Path) -> None:
+    text_task.write_text(text_task.read_text().replace("prefix_lm, split: random", "ul2, denoisers: t5gemma2"))
+    for name, options in (("without", ()), ("with", ("--add-sentinels", 20))):
+        graft = tmp_path / name
+        made = graftlm("adapt", tiny_lm("gemma2")[1], "--recipe", "t5gemma", *options, "--out", graft)
+        assert made.code == 0, made.err
+        run = graftlm(
+            "tune", graft, "--task", text_task, "--out", tmp_path / "out", "--steps", 2, "--batch-size", 2,
+            "--freeze", "none",
+        )  # fmt: skip
+        if options:
+            assert run.code == 0, run.err
+        else:
+            refused(run, "--add-sentinels")
+    refused(graftlm("adapt", tiny_lm("gemma2")[1], "--add-sentinels", 1, "--out", tmp_path / "no"), "lossless graft")

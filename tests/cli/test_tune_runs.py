@@ -1,17 +1,15 @@
 """Tuning from the command line: mixtures, interruption, resuming."""
 
 import json
-import os
 import re
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from conftest import Command
-from graftlm.training.history import History
+from conftest import Check, Command, refused
+from updates import press_ctrl_c
 
 
 @pytest.fixture
@@ -29,17 +27,6 @@ def other_task(tmp_path: Path) -> Path:
 def manifest(folder: Path) -> dict[str, Any]:
     value: dict[str, Any] = json.loads((folder / "task_encoder.json").read_text())
     return value
-
-
-def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
-    add = History.add_loss
-
-    def note(self: History, at: int, loss: float) -> None:
-        add(self, at, loss)
-        if at == step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    patch.setattr(History, "add_loss", note)
 
 
 def test_a_mixture_makes_one_encoder_for_its_tasks(
@@ -63,9 +50,7 @@ def test_a_mixture_makes_one_encoder_for_its_tasks(
 
     command = ("generate", graft_folder, "name[a]", "--task-encoder", out)
     assert graftlm(*command, "--task", "other").code == 0
-    result = graftlm(*command)
-    assert result.code == 2
-    assert "choose one with --task: tiny, other" in result.err
+    refused(graftlm(*command), "choose one with --task: tiny, other")
     assert "it holds tiny, other" in graftlm(*command, "--task", "third").err
     assert "give one with --task-encoder" in graftlm("generate", graft_folder, "a", "--task", "other").err
     scores = tmp_path / "scores.json"
@@ -91,7 +76,7 @@ def test_ctrl_c_leaves_an_encoder_and_the_run_goes_on(
     assert graftlm(*command, "--out", tmp_path / "whole").code == 0
     out = tmp_path / "e"
     with pytest.MonkeyPatch.context() as patch:
-        interrupt_at(5, patch)
+        press_ctrl_c(patch, 5)
         stopped = graftlm(*command, "--out", out)
     assert stopped.code == 130, stopped.err
     assert "5 updates" in stopped.out
@@ -110,9 +95,7 @@ def test_ctrl_c_leaves_an_encoder_and_the_run_goes_on(
     tensors = load_file(tmp_path / "whole" / "model.safetensors")
     assert all(tensor.equal(tensors[name]) for name, tensor in load_file(out / "model.safetensors").items())
 
-    refused = graftlm(*command, "--out", out, "--resume")
-    assert refused.code == 2
-    assert "already exists" in refused.err
+    refused(graftlm(*command, "--out", out, "--resume"), "already exists")
 
 
 def test_resume_without_a_checkpoint_begins(
@@ -150,9 +133,7 @@ def test_what_is_not_of_the_run_is_never_deleted(
     notes = tmp_path / "mine.run" / "notes.txt"
     notes.parent.mkdir()
     notes.write_text("precious")
-    result = graftlm(*tune, "--out", tmp_path / "mine")
-    assert result.code == 2
-    assert "notes.txt, but is for checkpoints only" in result.err
+    refused(graftlm(*tune, "--out", tmp_path / "mine"), "notes.txt, but is for checkpoints only")
     assert notes.read_text() == "precious"
     (tmp_path / "f.run").write_text("")
     assert "f.run is a file" in graftlm(*tune, "--out", tmp_path / "f").err
@@ -163,9 +144,7 @@ def test_the_current_folder_is_no_output(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for out, words in ((".", "not empty"), ("/", "no name for a new folder")):
-        result = graftlm("tune", graft_folder, "--task", task_file, "--out", out, "--steps", 2)
-        assert result.code == 2
-        assert words in result.err
+        refused(graftlm("tune", graft_folder, "--task", task_file, "--out", out, "--steps", 2), words)
 
 
 @pytest.mark.parametrize(
@@ -175,13 +154,8 @@ def test_the_current_folder_is_no_output(
         (["--temperature", 3], "--temperature belongs to --rates temperature"),
     ],
 )
-def test_options_that_contradict_each_other(
-    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path, options: list, words: str
-) -> None:
-    result = graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e", *options)
-    assert result.code == 2
-    assert words in result.err
-    assert not (tmp_path / "e").exists()
+def test_options_that_contradict_each_other(refuses_to_tune: Check, options: list, words: str) -> None:
+    refuses_to_tune(options, words)
 
 
 def test_going_on_does_not_replace_what_others_put_there(
@@ -192,7 +166,6 @@ def test_going_on_does_not_replace_what_others_put_there(
     out.mkdir()
     (out / "task_encoder.json").write_text('{"run": {"interrupted_at": 2}}')
     (out / "scores.json").write_text("{}")
-    result = graftlm("tune", graft_folder, "--task", task_file, "--out", out, "--resume")
-    assert result.code == 2
-    assert "scores.json, which going on would replace" in result.err
+    tune = ("tune", graft_folder, "--task", task_file, "--out", out, "--resume")
+    refused(graftlm(*tune), "scores.json, which going on would replace")
     assert (out / "scores.json").exists()

@@ -1,14 +1,12 @@
 """Runs that are kept going, from the command line and from recipes."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
 
-from conftest import Command
-from graftlm.training.history import History
+from conftest import Check, Command
+from updates import press_ctrl_c
 
 
 def test_a_recipe_goes_on_from_the_checkpoint_before_a_damaged_one(
@@ -19,15 +17,8 @@ def test_a_recipe_goes_on_from_the_checkpoint_before_a_damaged_one(
         f"model: {graft_folder}\ntask: {task_file}\nout: e\nsteps: 6\neval_every: 3\nbatch_size: 2\n"
         "keep_checkpoints: 2\nactivation_checkpointing: true\non_bad_loss: skip\n"
     )
-    add = History.add_loss
-
-    def note(self: History, at: int, loss: float) -> None:
-        add(self, at, loss)
-        if at == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(History, "add_loss", note)
+        press_ctrl_c(patch, 5)
         assert graftlm("train", recipe).code == 130
     before, newest = sorted((tmp_path / "e.run").glob("step-*"))
     (newest / "optimizer.safetensors").write_bytes(b"")
@@ -48,9 +39,5 @@ def test_a_recipe_goes_on_from_the_checkpoint_before_a_damaged_one(
         (["--report-to", "paper"], "choose none, tensorboard, wandb, trackio"),
     ],
 )
-def test_upkeep_that_cannot_be(
-    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path, options: list, words: str
-) -> None:
-    result = graftlm("tune", graft_folder, "--task", task_file, "--out", tmp_path / "e", *options)
-    assert result.code == 2
-    assert words in result.err
+def test_upkeep_that_cannot_be(refuses_to_tune: Check, options: list, words: str) -> None:
+    refuses_to_tune(options, words)

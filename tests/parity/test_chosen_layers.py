@@ -12,9 +12,10 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 import graftlm
 from graftlm.adaptation.adapt import adapt, adapt_to_folder
 from graftlm.adaptation.store import load_graft
-from tiny import BOS, FAMILIES, SIDES, WHOLE, Batch, batch, gap
+from tiny import BOS, FAMILIES, SIDES, WHOLE, Batch, batch, gap, tokenizer
 from tiny_encoders import ENCODERS
-from tiny_seq2seq import store_seq2seq
+from tiny_gemma3 import store_gemma3
+from tiny_seq2seq import SEQ2SEQ, store_seq2seq
 from tiny_t5gemma import T5GEMMAS, store_t5gemma
 
 MADE_OF = {"t5gemma": "gemma2", "t5gemma2": "gemma3_text"}
@@ -100,13 +101,24 @@ def test_encoder_decoders_lose_layers_too(name: str, tmp_path: Path) -> None:
     assert gap(logits(model, b), logits(stock, b)) <= WHOLE
 
 
-@torch.no_grad()
-def test_a_bart_with_a_shallow_decoder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["bart", "mbart", "marian"])
+def test_a_shallow_decoder(name: str, tmp_path: Path) -> None:
     """As DistilBART: every layer of the encoder, and of the decoder the first and the last."""
-    stock = store_seq2seq("bart", tmp_path / "bart")
+    stock = store_seq2seq(name, tmp_path / name)
     leave(stock.model.decoder, "layers", stock.config, (0, 2))
-    model = adapt(tmp_path / "bart", decoder_layers="0-2:2")
+    model = adapt(tmp_path / name, decoder_layers="0-2:2")
     b = batch("right")
+    assert gap(logits(model, b), logits(stock, b)) <= WHOLE
+
+
+@pytest.mark.parametrize("name", ["t5", "mt5"])
+def test_relative_bias_stays(name: str, tmp_path: Path) -> None:
+    """Whose table stock keeps in the first layer, for all."""
+    stock = store_seq2seq(name, tmp_path / name)
+    leave(stock.encoder, "block", stock.encoder.config, (0, 2))
+    leave(stock.decoder, "block", stock.decoder.config, (0,))
+    model = adapt(tmp_path / name, encoder_layers="0,2", decoder_layers="0")
+    b = batch("left")
     assert gap(logits(model, b), logits(stock, b)) <= WHOLE
 
 
@@ -128,18 +140,35 @@ def test_encoders_of_other_models(family: str, tiny_lm: Any, tiny_encoder: Any) 
 @pytest.mark.parametrize("recipe", ["t5gemma", "t5gemma2"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_tensor_is_that_of_its_layer(family: str, recipe: str, tiny_lm: Any, tmp_path: Path) -> None:
-    source = tiny_lm(family)[1]
-    whole = adapt(source, recipe=recipe).state_dict()
-    choice = {"encoder_layers": (1, 2), "decoder_layers": (0, 3)}
-    report = adapt_to_folder(source, tmp_path / "graft", recipe=recipe, **choice)
-    full = adapt_to_folder(source, tmp_path / "whole", recipe=recipe)["tensors"]
-    state = load_graft(tmp_path / "graft").state_dict()
+    check_tensors(tiny_lm(family)[1], tmp_path, (1, 2), (0, 3), recipe=recipe)
+
+
+@pytest.mark.parametrize("name", [*SEQ2SEQ, *T5GEMMAS])
+def test_every_tensor_of_an_encoder_decoder_is_that_of_its_layer(name: str, tmp_path: Path) -> None:
+    (store_t5gemma if name in T5GEMMAS else store_seq2seq)(name, tmp_path / "source")
+    tokenizer().save_pretrained(tmp_path / "source")
+    check_tensors(tmp_path / "source", tmp_path, (1,), (1,))
+
+
+def test_every_tensor_of_a_model_that_reads_images_is_that_of_its_layer(tmp_path: Path) -> None:
+    store_gemma3(tmp_path / "source")
+    check_tensors(tmp_path / "source", tmp_path, (1, 3), (2,), recipe="t5gemma2")
+
+
+def check_tensors(
+    source: Path, folder: Path, encoder: tuple[int, ...], decoder: tuple[int, ...], **settings: Any
+) -> None:
+    """A graft of these layers holds the tensors of the whole one under their new numbers, and reports so."""
+    choice = {"encoder": encoder, "decoder": decoder}
+    layers = {f"{side}_layers": numbers for side, numbers in choice.items()}
+    report = adapt_to_folder(source, folder / "some", **settings, **layers)
+    full = adapt_to_folder(source, folder / "whole", **settings)["tensors"]
+    state, whole = (load_graft(folder / name).state_dict() for name in ("some", "whole"))
     for name, origin in report["tensors"].items():
         side, *rest = name.split(".")
         if rest[0] == "layers":
-            rest[1] = str(choice[f"{side}_layers"][int(rest[1])])
+            rest[1] = str(choice[side][int(rest[1])])
         of = ".".join((side, *rest))
         assert origin == full[of], name
         assert torch.equal(state[name], whole[of]), name
-    layers = {tuple(name.split(".")[:3]) for name in state if ".layers." in name}
-    assert len(layers) == 4
+    assert len({tuple(name.split(".")[:3]) for name in state if ".layers." in name}) == len(encoder) + len(decoder)

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import graftlm
 from graftlm.adaptation.adapt import REPORT, adapt, adapt_to_folder
+from graftlm.adaptation.store import load_graft
 from graftlm.errors import ConfigError
+from graftlm.generation.kv_prefix import kv_prefix, left_padded
 from graftlm.model.modeling import GraftForConditionalGeneration
-from tiny import FAMILIES, MODULE, WHOLE, batch, gap, hf_config
+from tiny import FAMILIES, MODULE, PAD, WHOLE, batch, gap, hf_config
 from tiny_packs import assert_same
 
 GROUPED = [family for family in FAMILIES if None not in FAMILIES[family].kv_heads]
@@ -84,6 +86,20 @@ def test_stock_models_have_as_many(recipe: str, tiny_lm: Any, tmp_path: Path) ->
     with torch.no_grad():
         found = stock(input_ids=BATCH.ids, attention_mask=BATCH.mask, labels=BATCH.target).logits
     assert gap(found, logits(expected)) <= WHOLE
+
+
+def test_stock_continues_from_a_prefix_of_as_many_heads(tiny_lm: Any, tmp_path: Path) -> None:
+    """The language model that is exported takes the prefix that the graft makes."""
+    folder = folder_of("gemma2", tiny_lm)
+    adapt_to_folder(folder, tmp_path / "graft", expand_kv="both")
+    graftlm.export(tmp_path / "graft", "causal-lm", tmp_path / "lm")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "lm", attn_implementation="eager")
+    assert stock.config.num_key_value_heads == 4
+    ids, mask = left_padded(BATCH.ids, BATCH.mask)
+    given = {"input_ids": ids, "attention_mask": mask, "max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    cache = kv_prefix(load_graft(tmp_path / "graft"), BATCH.ids, BATCH.mask)
+    expected = tiny_lm("gemma2")[0].generate(**given, pad_token_id=PAD).tolist()
+    assert stock.generate(**given, pad_token_id=PAD, past_key_values=cache).tolist() == expected
 
 
 def test_joined_states_are_read_by_all_heads(tiny_lm: Any) -> None:

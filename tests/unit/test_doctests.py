@@ -15,6 +15,7 @@ MODULES = {
     "graftlm.objectives.distillation": 6,
     "graftlm.objectives.lengths": 2,
     "graftlm.objectives.objective": 1,
+    "graftlm.objectives.pair_examples": 2,
     "graftlm.objectives.prefix_lm": 1,
     "graftlm.objectives.registry": 2,
     "graftlm.objectives.seq2seq": 1,

@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from transformers import GenerationConfig
 
+from graftlm.adaptation.added_tokens import with_sentinels
 from graftlm.adaptation.bridge_init import bridged
 from graftlm.adaptation.cross_attention_init import cross_attention_init
 from graftlm.adaptation.graft_donor import GraftDonor, open_graft_donor
@@ -62,7 +63,7 @@ def adapt(
 ) -> GraftForConditionalGeneration:
     """An encoder–decoder made of the LLM `source`, in memory; one that is an encoder–decoder already is only read.
 
-    `dtype` None keeps the stored one (the widest).
+    `choices` are the fields of Choices; `dtype` None keeps the stored one (the widest).
     Raises: ConfigError for choices that cannot be joined, ConversionError and CheckpointError for a bad source.
     """
     plan = plan_graft(source, **choices)
@@ -70,12 +71,23 @@ def adapt(
 
 
 def adapt_to_folder(
-    source: str | Path, out: str | Path, *, shard_bytes: int = SHARD_BYTES, **choices: Unpack[Choices]
+    source: str | Path,
+    out: str | Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    add_sentinels: int | None = None,
+    **choices: Unpack[Choices],
 ) -> dict[str, Any]:
-    """The same, streamed into the new folder `out` with tokenizers and initialisation report, which is returned."""
+    """The same, streamed into the new folder `out` with tokenizers and initialisation report, which is returned.
+
+    `add_sentinels` gives the tokenizer so many more tokens to mark spans, and the tables rows for them.
+    """
     check_new_folder(out)
     plan = plan_graft(source, **choices)
-    return in_folder(plan, generation_config(plan), donor_tokenizers(plan.donors), out, shard_bytes)
+    tokenizers = donor_tokenizers(plan.donors)
+    if add_sentinels is not None:
+        plan = with_sentinels(plan, tokenizers, add_sentinels)
+    return in_folder(plan, generation_config(plan), tokenizers, out, shard_bytes)
 
 
 def in_memory(
@@ -135,8 +147,11 @@ def plan_graft(
         config, donors = _joined(decoder, encoder_from, recipe_named(DEFAULT if recipe is None else recipe))
         balanced = donors["encoder"] is donors["decoder"]
         cross_attention = cross_attention_init(config, balanced, cross_attention)
+    replaced = config.bridge
+    assert isinstance(replaced, BridgeConfig)
     config, kept = shaped(
         config,
+        replaced if bridge is None else BridgeConfig(),
         layers={"encoder": encoder_layers, "decoder": decoder_layers},
         expand_kv=expand_kv,
         tables={"share_embeddings": share_embeddings, "tie_word_embeddings": tie_word_embeddings},
@@ -144,7 +159,7 @@ def plan_graft(
     begins = None
     if bridge is not None:
         chosen = BridgeConfig.from_dict({"kind": bridge}) if isinstance(bridge, str) else bridge
-        config, begins = bridged(config, chosen, bridge_init)
+        config, begins = bridged(config, chosen, bridge_init, replaced.kind)
     return make_plan(config, donors, seed, begins, cross_attention, kept)
 
 
@@ -193,7 +208,11 @@ def initialisation_report(plan: Plan) -> dict[str, Any]:
             tensors[name] = {"from": origin.side, "donor": str(donor.folder), "tensor": donor.source_name(origin.name)}
             if origin.repeats > 1:
                 tensors[name]["repeats"] = origin.repeats
-            copied += size
+            new = 0 if origin.kept is None else size // origin.shape[0] * (origin.shape[0] - origin.kept)
+            if new:
+                tensors[name] |= {"rows": origin.kept, "seed": plan.seed}
+            copied += size - new
+            fresh += new
         else:
             tensors[name] = {"fresh": origin.fresh, "seed": plan.seed}
             fresh += size

@@ -50,15 +50,19 @@ FAINT = 1e-12
 """What a softmax gives a state of weight 0, since it can give no 0. Hardly any gradient reaches it then."""
 
 
-def bridged(config: GraftConfig, bridge: BridgeConfig, init: str | None) -> tuple[GraftConfig, str | None]:
+def bridged(
+    config: GraftConfig, bridge: BridgeConfig, init: str | None, replaced: str | None = None
+) -> tuple[GraftConfig, str | None]:
     """`config` with another bridge, and how that begins; `init` None keeps the function where the kind can.
 
-    What the initialisation decides is filled in: the order of a `map`, and h_0 where `aligned` has to read it. A bridge
-    `aligned` leaves out the last of as many encoder layers as the decoder has, with the final norm.
+    `replaced` is the kind of the source's own bridge, by default that of `config`. What the initialisation decides is
+    filled in: the order of a `map`, and h_0 where `aligned` has to read it. A bridge `aligned` leaves out the last of
+    as many encoder layers as the decoder has, with the final norm.
     Raises: ConfigError for an initialisation that the bridge cannot have.
     """
     old, encoder, decoder = parts(config)
-    if old.kind == "joined":
+    replaced = replaced or old.kind
+    if replaced == "joined":
         raise ConfigError(
             "The keys and values of this decoder are made of joined states, so no other bridge fits it; "
             "begin with the model that it was made from."
@@ -66,7 +70,7 @@ def bridged(config: GraftConfig, bridge: BridgeConfig, init: str | None) -> tupl
     if bridge.kind == "aligned" and encoder.num_layers == decoder.num_layers:
         encoder = without_last_layer(encoder)
     if init is None:
-        init = _default(bridge, old.kind)
+        init = _default(bridge, replaced)
     else:
         _check_kind(bridge, init)
     bridge = _filled(bridge, init, encoder.num_layers, decoder.num_layers)

@@ -14,6 +14,7 @@ from graftlm.adaptation.bridge_init import INITS, beginning, blended, initial_va
 from graftlm.adaptation.cross_attention_init import is_copied, silent_value
 from graftlm.adaptation.graft_donor import GraftDonor
 from graftlm.adaptation.layers import Layers
+from graftlm.adaptation.new_rows import rows_after
 from graftlm.families.donor import Donor
 from graftlm.families.tensors import TensorInfo
 from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
@@ -41,6 +42,8 @@ class Origin:
     dtype: torch.dtype
     repeats: int = 1
     """Times that each key/value head of the donor's tensor stands in this one, one after the other."""
+    kept: int | None = None
+    """Rows that are the donor's, of a table in which those after them are new."""
 
     @property
     def nbytes(self) -> int:
@@ -78,6 +81,8 @@ class Plan:
             if origin.repeats > 1:
                 stack = getattr(self.config, origin.side)
                 tensor = tensor.unflatten(0, (-1, stack.head_dim)).repeat_interleave(origin.repeats, 0).flatten(0, 1)
+            if origin.kept is not None:
+                return rows_after(tensor, origin.kept, origin.shape[0], self.seed)
             # Keys and values of joined states read the last of them at first, as the donor's do.
             return tensor if tensor.shape == origin.shape else F.pad(tensor, (origin.shape[1] - tensor.shape[1], 0))
         if origin.fresh == "normal":

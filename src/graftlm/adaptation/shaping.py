@@ -8,7 +8,7 @@ from typing import Any
 
 from graftlm.adaptation.layers import Layers
 from graftlm.errors import ConfigError
-from graftlm.model.config import GraftConfig, StackConfig
+from graftlm.model.config import BridgeConfig, GraftConfig, StackConfig
 from graftlm.model.stack_config import one_of
 
 SIDES = {"encoder": ("encoder",), "decoder": ("decoder",), "both": ("encoder", "decoder")}
@@ -17,6 +17,7 @@ SIDES = {"encoder": ("encoder",), "decoder": ("decoder",), "both": ("encoder", "
 
 def shaped(
     config: GraftConfig,
+    bridge: BridgeConfig,
     *,
     layers: Mapping[str, str | Iterable[int] | None],
     expand_kv: str | None,
@@ -24,9 +25,9 @@ def shaped(
 ) -> tuple[GraftConfig, dict[str, Layers]]:
     """`config` in the shape that was asked for, and the layers that it takes by the side that leaves others out.
 
-    `layers` are given for `encoder` and `decoder`; `expand_kv` names the sides of which each query head gets a copy of
-    its key/value head (GQA becomes MHA, with the same function); `tables` are `share_embeddings` and
-    `tie_word_embeddings`. None leaves a thing as it is.
+    `bridge` is the one that has to fit. `layers` are given for `encoder` and `decoder`; `expand_kv` names the sides of
+    which each query head gets a copy of its key/value head (GQA becomes MHA, with the same function); `tables` are
+    `share_embeddings` and `tie_word_embeddings`. None leaves a thing as it is.
     Raises: ConfigError for layers that there are not, and for a choice that is impossible or has no effect.
     """
     chosen = {side: given for side, given in layers.items() if given is not None}
@@ -46,8 +47,8 @@ def shaped(
         stacks[side] = _expanded(stacks[side], side)
     if not chosen and not sides and not fields:
         return config, kept
-    changed: dict[str, Any] = {side: stack.to_dict() for side, stack in stacks.items()} | fields
-    return GraftConfig.from_dict(config.to_dict() | changed), kept
+    changed = {side: stack.to_dict() for side, stack in stacks.items()} | {"bridge": bridge.to_dict()}
+    return GraftConfig.from_dict(config.to_dict() | changed | fields), kept
 
 
 def _sides(expand_kv: str) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ def adapt(
     bridge_init: options.BridgeInit = None,
     bridge_option: options.BridgeOption = None,
     cross_attention: options.CrossAttention = None,
+    add_sentinels: options.AddSentinels = None,
     seed: options.Seed = 0,
 ) -> None:
     """Turn a language model into an encoder-decoder."""
@@ -49,6 +50,7 @@ def adapt(
         bridge_init=bridge_init,
         cross_attention=cross_attention,
         seed=seed,
+        add_sentinels=add_sentinels,
     )
     counts = report["parameters"]
     made = f"{report['recipe']} graft of {source}" if report["recipe"] else f"{source} as a graft"

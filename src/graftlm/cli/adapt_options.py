@@ -60,4 +60,12 @@ TieWordEmbeddings = Annotated[
         help="Take the decoder's table for the output head, or a matrix of its own.",
     ),
 ]
+AddSentinels = Annotated[
+    int | None,
+    typer.Option(
+        help="Give the tokenizer so many more sentinels for span corruption and ul2, and the tables rows for them; "
+        "not with recipe lossless.",
+        min=1,
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of tensors that no model provides.", min=0, max=2**32 - 1)]

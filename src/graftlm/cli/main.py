@@ -8,6 +8,7 @@ import typer
 from graftlm import __version__
 from graftlm.cli import (
     adapt,
+    bench,
     demo,
     distill,
     evaluate,
@@ -58,6 +59,7 @@ app.command("serve")(serve.serve)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("study")(study.study)
+app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 
 

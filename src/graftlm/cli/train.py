@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -10,7 +9,7 @@ import typer
 
 from graftlm.cli.common import changes
 from graftlm.cli.tune import tune
-from graftlm.errors import ConfigError
+from graftlm.errors import ConfigError, meant
 
 
 def train(
@@ -48,8 +47,7 @@ def read_recipe(path: Path, texts: list[str]) -> dict[str, Any]:
     fields = {name: kind for name, kind in get_type_hints(tune).items() if name not in ("return", "resume", "dry_run")}
     for name in values:
         if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(fields)}."
+            hint = meant(name, fields, f"known are {', '.join(fields)}.")
             raise ConfigError(f"{path} has an unknown field {name!r}; {hint}")
     missing = [name for name in ("model", "task", "out") if values.get(name) in (None, [])]
     if missing:

@@ -87,6 +87,7 @@ def tune(
     spike: options.Spike = None,
     keep_checkpoints: options.KeepCheckpoints = 1,
     activation_checkpointing: options.ActivationCheckpointing = False,
+    workers: options.Workers = 0,
     report_to: options.ReportTo = "none",
     resume: options.Resume = False,
     dry_run: options.DryRun = False,

@@ -122,6 +122,7 @@ ActivationCheckpointing = Annotated[
     bool,
     typer.Option("--activation-checkpointing", help="Compute layers again in the backward pass, to save memory."),
 ]
+Workers = Annotated[int, typer.Option(help="Processes that make batches ahead, for text with large batches.", min=0)]
 ReportTo = Annotated[str, typer.Option(help="Send losses to tensorboard, wandb or trackio too; none by default.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan, and train nothing.")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, overload
 
 from graftlm.data.collate import Example
 
@@ -20,6 +21,23 @@ class Deferred(NamedTuple):
     def example(self) -> Example:
         """The example itself, the same at every call."""
         return self.make(self.number)
+
+
+class DeferredExamples(Sequence[Deferred]):
+    """Examples of which `item` gives one by its number, from 0 on."""
+
+    @abstractmethod
+    def item(self, number: int) -> Deferred:
+        """One of them."""
+
+    @overload
+    def __getitem__(self, index: int) -> Deferred: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Deferred]: ...
+    def __getitem__(self, index: int | slice) -> Deferred | Sequence[Deferred]:
+        if isinstance(index, slice):
+            return [self.item(number) for number in range(len(self))[index]]
+        return self.item(range(len(self))[index])
 
 
 Item = Example | Deferred

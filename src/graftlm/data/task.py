@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterable
 from importlib.resources import files
@@ -15,7 +14,7 @@ from graftlm.data import template
 from graftlm.data.records import Record, choices_problem, read_records
 from graftlm.data.rows import DatasetSource
 from graftlm.data.yaml_file import read_yaml
-from graftlm.errors import TaskError
+from graftlm.errors import TaskError, meant
 
 METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match", "token_f1", "accuracy")
 """Names that a task file may list; evaluation/metrics computes them."""
@@ -251,5 +250,5 @@ def validated_task(kind: type[AnyTask], values: dict[str, Any], where: str) -> A
 
 
 def _meant(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    hint = meant(word, known)
+    return f" ({hint})" if hint else ""

@@ -1,8 +1,6 @@
 """The families that graftlm knows, by model_type."""
 
-import difflib
-
-from graftlm.errors import ConversionError
+from graftlm.errors import ConversionError, meant
 from graftlm.families.bart import BART, MBART
 from graftlm.families.bert import BERT, ROBERTA, XLM_ROBERTA
 from graftlm.families.gemma import GEMMA
@@ -58,11 +56,11 @@ def family_of(model_type: object) -> Family:
     if model_type == GraftConfig.model_type:
         raise ConversionError("This model is a graft already; give the language model that it should be made of.")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        close = difflib.get_close_matches(str(model_type), FAMILIES, n=1)
-        unknown = f"did you mean {close[0]!r}" if close else "nobody has written their table yet"
-        reason = REFUSED.get(str(model_type), unknown)
+        unknown = meant(model_type, FAMILIES, "nobody has written their table yet.")
+        refused = REFUSED.get(str(model_type))
+        reason = unknown if refused is None else f"{refused}."
         raise ConversionError(
-            f"Models of type {model_type!r} are not supported: {reason}. Known families are {', '.join(FAMILIES)}; "
+            f"Models of type {model_type!r} are not supported: {reason} Known families are {', '.join(FAMILIES)}; "
             "docs/add_a_family.md says how to add one."
         )
     return FAMILIES[model_type]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from graftlm.model.adapter import EMPTY, LinearDeltas, adapted
 from graftlm.model.config import StackConfig
+from graftlm.model.grouping import joined, spread
 from graftlm.model.kernels import Linear, attend
 from graftlm.model.mask import PackedMask
 from graftlm.model.norm import make_norm
@@ -106,14 +107,11 @@ class Attention(nn.Module):
         )
         keys, values = [part.key for part in parts], [part.value for part in parts]
         if isinstance(mask, PackedMask):
-            queries = query.split([seen.shape[-2] for seen in mask.masks], dim=2)
-            made = _by_example(keys, mask), _by_example(values, mask)
-            examples = zip(queries, *made, mask.masks, mask.biases, strict=True)
-            outputs = [attend_here(q, k, v, seen, bias=own, all_see=mask.all_see) for q, k, v, seen, own in examples]
-            return torch.cat([output.transpose(1, 2) for output in outputs], dim=1)
-        key = keys[0] if len(keys) == 1 else torch.cat(keys, dim=2)
-        value = values[0] if len(values) == 1 else torch.cat(values, dim=2)
-        return attend_here(query, key, value, mask, bias=bias).transpose(1, 2)
+            made = spread(query, mask.queries), _in_groups(keys, mask), _in_groups(values, mask)
+            groups = zip(*made, mask.masks, mask.biases, strict=True)
+            outputs = [attend_here(q, k, v, seen, bias=own, all_see=mask.all_see) for q, k, v, seen, own in groups]
+            return joined(outputs, mask.queries)
+        return attend_here(query, _side_by_side(keys), _side_by_side(values), mask, bias=bias).transpose(1, 2)
 
     def _normed(self, norm: str, x: Tensor) -> Tensor:
         if not self.config.qk_norm:
@@ -125,12 +123,11 @@ class Attention(nn.Module):
         return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
 
 
-def _by_example(parts: list[Tensor], mask: PackedMask) -> Sequence[Tensor]:
-    """Keys or values of each example; of two parts the second is of the queries' own tokens."""
-    sizes = [seen.shape[-1] for seen in mask.masks]
-    if len(parts) == 1:
-        return parts[0].split(sizes, dim=2)
-    queries = [seen.shape[-2] for seen in mask.masks]
-    memory = parts[0].split([size - own for size, own in zip(sizes, queries, strict=True)], dim=2)
-    pairs = zip(memory, parts[1].split(queries, dim=2), strict=True)
-    return torch.cat([piece for pair in pairs for piece in pair], dim=2).split(sizes, dim=2)
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts), dim=2)
+
+
+def _in_groups(parts: list[Tensor], mask: PackedMask) -> list[Tensor]:
+    """Keys or values of each group of examples."""
+    groups = zip(*(spread(part, where) for part, where in zip(parts, mask.keys, strict=True)), strict=True)
+    return [_side_by_side(group) for group in groups]

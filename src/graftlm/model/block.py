@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from graftlm.model.adapter import EMPTY, LayerDeltas
 from graftlm.model.attention import Attention, Gated, KeyValue
 from graftlm.model.experts import Experts
+from graftlm.model.grouping import Group
 from graftlm.model.mask import PackedMask
 from graftlm.model.mlp import MLP
 from graftlm.model.norm import make_norm
@@ -53,20 +54,24 @@ class View:
     """(B, 1, T, K), of an encoder with gates: what a layer sees while its gate is closed."""
 
 
-def packed(examples: Sequence[Mapping[str, View]]) -> dict[str, View]:
-    """What is seen in a row of examples, by layer type, from what is seen of each alone."""
-    return {kind: _packed([views[kind] for views in examples]) for kind in examples[0]}
+def packed(
+    views: Sequence[Mapping[str, View]], own: tuple[Group, ...], memory: tuple[Group, ...] | None = None
+) -> dict[str, View]:
+    """What is seen in a row of examples, by layer type, from what each group of them sees of itself and its memory."""
+    return {kind: _packed([group[kind] for group in views], own, memory) for kind in views[0]}
 
 
-def _packed(views: Sequence[View]) -> View:
+def _packed(views: Sequence[View], own: tuple[Group, ...], memory: tuple[Group, ...] | None) -> View:
     masks = tuple(cast(Tensor, view.mask) for view in views)
     causal = tuple(view.causal_mask for view in views if isinstance(view.causal_mask, Tensor))
-    memory = tuple(view.memory_mask for view in views if isinstance(view.memory_mask, Tensor))
+    read = tuple(view.memory_mask for view in views if isinstance(view.memory_mask, Tensor))
     biases = tuple(view.bias for view in views)
+    # Without a mask of its own, a memory is seen under the same one.
+    keys = (own,) if memory is None or read else (memory, own)
     return View(
-        mask=PackedMask(masks, biases, all_see=True),
-        memory_mask=PackedMask(memory, (None,) * len(memory), all_see=False) if memory else None,
-        causal_mask=PackedMask(causal, biases, all_see=True) if causal else None,
+        mask=PackedMask(own, keys, masks, biases, all_see=True),
+        memory_mask=PackedMask(own, (memory,), read, (None,) * len(read), all_see=False) if memory and read else None,
+        causal_mask=PackedMask(own, keys, causal, biases, all_see=True) if causal else None,
     )
 
 

@@ -1,6 +1,5 @@
 """The decoder stack: a language model whose layers may read a memory."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -13,6 +12,7 @@ from graftlm.model.adapter import RowAdapters
 from graftlm.model.block import Block, Layers, MemoryReading, View, packed
 from graftlm.model.config import StackConfig
 from graftlm.model.embedding import Embedding
+from graftlm.model.grouping import Group
 from graftlm.model.mask import visible
 from graftlm.model.norm import make_norm
 from graftlm.model.relative_bias import RelativeBias
@@ -26,23 +26,15 @@ class Placement:
 
     positions: Tensor
     valid: Tensor
-    lengths: tuple[int, ...] | None = None
-    """Tokens of each example that stands in the one row of a packed batch; None where rows are examples."""
+    groups: tuple[Group, ...] | None = None
+    """Where examples stand in the one row of a packed batch; None where rows are examples."""
 
-    @classmethod
-    def packed(cls, examples: Sequence[Self]) -> Self:
-        """Examples, each a row alone, one after the other in one row."""
-        return cls(
-            positions=torch.cat([example.positions for example in examples], dim=1),
-            valid=torch.cat([example.valid for example in examples], dim=1),
-            lengths=tuple(example.positions.shape[1] for example in examples),
-        )
-
-    def examples(self) -> list[Self]:
-        """The inverse of `packed`."""
-        assert self.lengths is not None
-        parts = (part.split(self.lengths, dim=1) for part in (self.positions, self.valid))
-        return [type(self)(positions=positions, valid=valid) for positions, valid in zip(*parts, strict=True)]
+    def of_groups(self) -> list[Self]:
+        """The tokens of each group, whose rows are examples."""
+        return [
+            type(self)(positions=self.positions[0][group.tokens], valid=self.valid[0][group.tokens] & group.valid)
+            for group in self.groups or ()
+        ]
 
 
 class Decoder(nn.Module):
@@ -94,12 +86,13 @@ class Decoder(nn.Module):
         queries = target.positions[:, -x.shape[1] :]
         rotary = self.rotary(queries, x.dtype)
         memory_rotary = self.memory_tables(source, x.dtype)
-        if target.lengths is None:
+        if target.groups is None:
             views = self._seen(queries, target, source)
         else:
             assert source is not None
-            pairs = zip(target.examples(), source.examples(), strict=True)
-            views = packed([self._seen(own.positions, own, read) for own, read in pairs])
+            pairs = zip(target.of_groups(), source.of_groups(), strict=True)
+            seen = [self._seen(own.positions, own, read) for own, read in pairs]
+            views = packed(seen, target.groups, source.groups)
         return {
             kind: replace(view, rotary=rotary.get(kind), memory_rotary=memory_rotary.get(kind))
             for kind, view in views.items()

@@ -1,6 +1,5 @@
 """The encoder stack: it keeps every state, because a bridge may read any of them."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +11,7 @@ from graftlm.model.attention import Gate
 from graftlm.model.block import Block, Layers, View, packed
 from graftlm.model.config import StackConfig
 from graftlm.model.embedding import Embedding
+from graftlm.model.grouping import Group
 from graftlm.model.mask import visible
 from graftlm.model.norm import make_norm
 from graftlm.model.relative_bias import RelativeBias
@@ -45,13 +45,13 @@ class Encoder(nn.Module):
         mask: Tensor,
         positions: Tensor,
         adapter: Adapter | None = None,
-        lengths: Sequence[int] | None = None,
+        groups: tuple[Group, ...] | None = None,
     ) -> list[Tensor]:
         """States h_0 … h_N, raw, each (B, S, D). Shapes: embedded (B, S, D), mask and positions (B, S).
 
-        With `lengths` the one row holds examples of these numbers of tokens, without padding.
+        With `groups` the one row holds examples without padding, which stand where these say.
         """
-        views = self.views(embedded, mask, positions, lengths)
+        views = self.views(embedded, mask, positions, groups)
         states: list[Tensor] = [self.stem(embedded, positions)]
         for layer, beside in zip(self.layers, RowAdapters((adapter,)).layers(len(self.layers)), strict=True):
             states.append(layer(states[-1], views[layer.layer_type], deltas=beside))
@@ -73,15 +73,14 @@ class Encoder(nn.Module):
         return F.dropout(normed, dropout) if dropout else normed
 
     def views(
-        self, embedded: Tensor, mask: Tensor, positions: Tensor, lengths: Sequence[int] | None = None
+        self, embedded: Tensor, mask: Tensor, positions: Tensor, groups: tuple[Group, ...] | None = None
     ) -> dict[str, View]:
         """Masks and rotary tables by layer type."""
         rotary = self.rotary(positions, embedded.dtype)
-        if lengths is None:
+        if groups is None:
             views = self._seen(mask, positions)
         else:
-            rows = zip(mask.split(lengths, dim=1), positions.split(lengths, dim=1), strict=True)
-            views = packed([self._seen(*row) for row in rows])
+            views = packed([self._seen(group.valid, positions[0][group.tokens]) for group in groups], groups)
         return {kind: replace(view, rotary=rotary.get(kind)) for kind, view in views.items()}
 
     def _seen(self, mask: Tensor, positions: Tensor) -> dict[str, View]:

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from graftlm.model.capped_attention import capped_attention
+
 ONEDNN_ROWS = 8
 """Below this many rows MKL's matrix-vector product is at least as fast as oneDNN (benchmarks/results/kernels.json)."""
 
@@ -149,6 +151,14 @@ def attend(
             query, key, value, attn_mask=seen, dropout_p=dropout, scale=scale, enable_gqa=True
         )
         return output if sees is None else output * sees
+    if (
+        softcap is not None
+        and query.dtype == torch.float32
+        and torch.is_grad_enabled()
+        and bias is None
+        and not dropout
+    ):
+        return capped_attention(query, key, value, mask, scale, softcap)
     return _grouped_matmul(query, key, value, mask, scale, softcap, dropout, bias)
 
 

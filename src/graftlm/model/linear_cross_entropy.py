@@ -15,6 +15,8 @@ IGNORED_LABEL = -100
 
 PRODUCT = {"cpu": 2**24, "cuda": 2**26}
 """Logits that are made at a time: enough rows for the head's weights to be worth reading."""
+TRAINED_PRODUCT = {"cpu": 2**25, "cuda": 2**26}
+"""As many where the head trains, whose gradient is read and written again for each of them."""
 SOFTMAX = {"cpu": 2**18, "cuda": 2**26}
 """Logits whose probabilities are made at a time: what stays in a core's cache, or what keeps a device busy."""
 
@@ -113,7 +115,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nats = torch.empty(len(states), dtype=wide, device=states.device)
         # A weight that is too wide has a narrow copy, as in autocast; one that is too narrow is widened block by block.
         head = weight.to(kind) if weight.dtype.itemsize > kind.itemsize else weight
-        for rows in _chunks(len(states), len(weight), PRODUCT, states.device):
+        for rows in _chunks(len(states), len(weight), TRAINED_PRODUCT if needs[1] else PRODUCT, states.device):
             x = states[rows].to(kind)
             logits = _logits(x, head, bias).to(wide)
             nats[rows] = _to_gradients(logits, labels[rows], plan, rows, any(needs))
@@ -133,7 +135,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return *(None if d is None else d * grad for d in ctx.saved_tensors), None, None
+        # A large gradient is scaled in place where no second backward pass can ask for it again.
+        scaled = torch.mul if torch._C._autograd._get_current_graph_task_keep_graph() else Tensor.mul_
+        return *(None if d is None else scaled(d, grad) for d in ctx.saved_tensors), None, None
 
 
 def _logits(x: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:

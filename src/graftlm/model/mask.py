@@ -4,13 +4,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from graftlm.model.grouping import Group
+
 
 class PackedMask(NamedTuple):
     """Who sees whom in a row of examples that stand one after the other: each token only those of its own example.
 
-    A mask (1, 1, T, K) and a bias (1, H, T, K) or None for each example.
+    A mask (n, 1, T, K) and a bias (n, H, T, K) or None for each group of examples.
     """
 
+    queries: tuple[Group, ...]
+    keys: tuple[tuple[Group, ...], ...]
+    """Of each part that is attended to."""
     masks: tuple[Tensor, ...]
     biases: tuple[Tensor | None, ...]
     all_see: bool

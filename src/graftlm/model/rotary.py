@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from graftlm.errors import ConfigError
@@ -26,9 +27,33 @@ class RotaryTable(NamedTuple):
         rotated = self.cos.shape[-1]
         rest = x[..., rotated:]
         x = x[..., :rotated]
-        first, second = x.chunk(2, dim=-1)
-        x = (x * self.cos + torch.cat((-second, first), dim=-1) * self.sin).to(rest.dtype)
+        if x.requires_grad and x.dtype == self.cos.dtype == torch.float32:
+            x = _Rotate.apply(x, self.cos, self.sin)
+        else:
+            first, second = x.chunk(2, dim=-1)
+            x = (x * self.cos + torch.cat((-second, first), dim=-1) * self.sin).to(rest.dtype)
         return torch.cat((x, rest), dim=-1) if rest.shape[-1] else x
+
+
+class _Rotate(torch.autograd.Function):
+    """The same, whose derivative is the rotation back; autograd alone would keep and add up every part of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _turned(grad, *ctx.saved_tensors, -1), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, way: int) -> Tensor:
+    y, half = x * cos, x.shape[-1] // 2
+    y[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-way)
+    y[..., half:].addcmul_(x[..., :half], sin[..., half:], value=way)
+    return y
 
 
 class Rotary(nn.Module):

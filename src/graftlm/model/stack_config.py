@@ -7,13 +7,12 @@ E head width, V vocabulary, L layers.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from graftlm.errors import ConfigError
+from graftlm.errors import ConfigError, meant
 
 LayerType = Literal["full_attention", "sliding_attention"]
 
@@ -41,9 +40,8 @@ def strict(kind: type[C], values: Mapping[str, Any]) -> C:
 def no_field(kind: type, key: str) -> ConfigError:
     """The error for a key that is no field, with the closest one."""
     known = [f.name for f in dataclasses.fields(kind)]
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    return ConfigError(f"{kind.__name__} has no field {key!r}{hint}")
+    hint = meant(key, known, f"known are {', '.join(known)}.")
+    return ConfigError(f"{kind.__name__} has no field {key!r}; {hint}")
 
 
 def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:

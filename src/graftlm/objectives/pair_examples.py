@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from graftlm.data.collate import Example
-from graftlm.data.deferred import Deferred
+from graftlm.data.deferred import Deferred, DeferredExamples
 from graftlm.objectives.frame import Frame
 from graftlm.objectives.objective import NOWHERE, Split
 
 
-class PairExamples:
+class PairExamples(DeferredExamples):
     """Pairs; the document of each is its source followed by its target, without what the frame puts around them.
 
     >>> pairs = PairExamples([Example([1, 10, 11], [12, 13, 2])], Frame(source_start=(1,), target_end=(2,)), "toy")
@@ -43,7 +43,8 @@ class PairExamples:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(self, number: int) -> Deferred:
+    def item(self, number: int) -> Deferred:
+        """A pair."""
         pair = self._pairs[number]
         return Deferred(self._pairs.__getitem__, number, (len(pair.input_ids), len(pair.labels)), self.task)
 

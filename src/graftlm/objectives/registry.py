@@ -55,7 +55,6 @@ def document_objective(values: Mapping[str, Any]) -> PrefixLM | UL2 | SpanCorrup
 def prepare(objective: Objective, tokenizers: Tokenizers, source_length: int, target_length: int) -> Frame:
     """The frame of an objective's examples, with all the sentinels and modes that documents of any length take.
 
-    Where tokens may be added, first add what `sentinels` says for `objective.sentinels(Frame.of(…))` of them.
     Raises: as Frame.of and `sentinels`; ConfigError for a graft of two tokenizers, and for lengths without room.
     """
     if tokenizers.two:
@@ -65,7 +64,7 @@ def prepare(objective: Objective, tokenizers: Tokenizers, source_length: int, ta
         )
     frame = Frame.of(tokenizers, source_length, target_length, objective.modes)
     objective.length(frame)  # Raises where there is no room, for objectives without sentinels too.
-    return replace(frame, sentinels=sentinels(tokenizers.source, objective.sentinels(frame)).ids)
+    return replace(frame, sentinels=sentinels(tokenizers.source, objective.sentinels(frame)))
 
 
 def make_example(objective: Objective, ids: Sequence[int], frame: Frame, seed: int, number: int) -> Split:

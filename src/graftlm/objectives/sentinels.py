@@ -1,10 +1,9 @@
-"""The tokens that mark left-out spans: reserved ones of a tokenizer, or new ones that must be added to it."""
+"""The tokens that mark left-out spans: reserved ones of a tokenizer, or new ones for it to add."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count as numbers
 from itertools import islice
 
@@ -30,38 +29,33 @@ RESERVED = (
 """Names of tokens that tokenizers keep for such uses, each with a number and in brackets; the first are taken first."""
 
 ADDED = "<extra_id_{}>"
-"""Name of a token to add, found again once it is added."""
+"""Name of a token to add."""
 
 _TOKEN = re.compile(rf"▁?[<\[>|｜]{{1,2}}({'|'.join(RESERVED)})[_▁]?(\d+)(?:_token)?[>\]<|｜]{{1,2}}", re.IGNORECASE)
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
-@dataclass(frozen=True)
-class Sentinels:
-    """Sentinels that a tokenizer has, and those to add to it: `tokenizer.add_tokens(list(to_add))`, and rows for them
-    in the model's table. Asked again after that, it has them all."""
-
-    ids: tuple[int, ...]
-    """In the order of their use: by number, which in T5 makes ids fall."""
-    to_add: tuple[str, ...] = ()
-
-
-def sentinels(tokenizer: PreTrainedTokenizerBase, count: int, *, may_add: bool = False) -> Sentinels:
-    """`count` sentinels; one that the tokenizer lacks is to be added, where its model `may_add` rows to its table.
+def sentinels(tokenizer: PreTrainedTokenizerBase, count: int) -> tuple[int, ...]:
+    """Ids of `count` sentinels in the order of their use: by number, which in T5 makes ids fall.
 
     Tokens that the tokenizer names as BOS, EOS, padding and so on, or writes in its chat template, are taken.
-    Raises: ConfigError when there are too few and none may be added, as in a lossless graft, whose table is the LLM's.
+    Raises: ConfigError when there are too few.
     """
     found = [number for _, _, number in sorted(_reserved(tokenizer))][:count]
-    missing = count - len(found)
-    if missing and not may_add:
+    if len(found) < count:
         raise ConfigError(
             f"The objective takes {count} sentinels and the tokenizer has {len(found)} reserved tokens for them; lower "
-            "source_length, raise mean_length, or choose prefix_lm, which takes none (a lossless graft gets no tokens)."
+            "source_length, raise mean_length, choose prefix_lm, which takes none, or make a graft with "
+            f"`graftlm adapt --add-sentinels {count - len(found)}`, which a lossless one cannot have."
         )
+    return tuple(found)
+
+
+def new_sentinels(tokenizer: PreTrainedTokenizerBase, count: int) -> list[str]:
+    """Names of `count` more sentinels for a tokenizer to add, which are found once it has them."""
     known = tokenizer.get_vocab()
     new = (name for name in map(ADDED.format, numbers()) if name not in known)
-    return Sentinels(tuple(found), tuple(islice(new, missing)))
+    return list(islice(new, count))
 
 
 def _reserved(tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, int, int]]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from functools import cached_property
 from random import Random
-from typing import overload
 
 from graftlm.data.collate import Example
-from graftlm.data.deferred import Deferred
+from graftlm.data.deferred import Deferred, DeferredExamples
 from graftlm.data.text_task import TextTask
 from graftlm.data.texts import SHORTEST, Documents
 from graftlm.data.tokenizers import Tokenizers
@@ -21,7 +19,7 @@ PROBED = 64
 """Examples whose sides are measured, to tell how long those of a whole run are."""
 
 
-class TextExamples(Sequence[Deferred]):
+class TextExamples(DeferredExamples):
     """Documents in pieces that an objective takes whole, one example a piece; anew each time they are gone through.
 
     Pieces are as long as the objective takes at most, the last of a document shorter; one of a single token is left
@@ -53,14 +51,8 @@ class TextExamples(Sequence[Deferred]):
     def __len__(self) -> int:
         return len(self._pieces)
 
-    @overload
-    def __getitem__(self, index: int) -> Deferred: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Deferred]: ...
-    def __getitem__(self, index: int | slice) -> Deferred | Sequence[Deferred]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        number = range(len(self))[index]
+    def item(self, number: int) -> Deferred:
+        """The example of a piece, not made yet."""
         _, start, stop = self._pieces[number]
         source, target = self._sides
         tokens = stop - start

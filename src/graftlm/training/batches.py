@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from graftlm.data.collate import PackedCollator, Seq2SeqCollator
+from graftlm.data.collate import IGNORED_LABEL, PackedCollator, Seq2SeqCollator
 from graftlm.data.deferred import Item, made
 from graftlm.training.lessons import LessonCollator
 
@@ -15,7 +15,8 @@ from graftlm.training.lessons import LessonCollator
 class Batches(Dataset[dict[str, Tensor]]):
     """Batches in order, each padded or packed, in `parts` that follow one another.
 
-    Of several processes each takes one of them in turn, so that all work on the same batch.
+    Of several processes each takes one of them in turn, so that all work on the same batch. Parts are as many examples
+    each, or one more or less.
     """
 
     def __init__(self, batches: Sequence[Sequence[Item]], packing: bool, parts: int) -> None:
@@ -29,8 +30,12 @@ class Batches(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         number, part = divmod(index, self._parts)
         batch = self._batches[number]
-        size = len(batch) // self._parts
-        return self._collate([made(item) for item in batch[part * size : (part + 1) * size]])
+        begin, end = (len(batch) * at // self._parts for at in (part, part + 1))
+        made_batch = self._collate([made(item) for item in batch[begin:end] or batch[:1]])
+        if begin == end:
+            # A process without an example of its own computes one along, since all of them must reduce gradients.
+            made_batch["labels"].fill_(IGNORED_LABEL)
+        return made_batch
 
     @staticmethod
     def collate(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ OUT.run/
                      trainer_state.json       transformers' own count of updates
                      state.json               what the run is, its history, schedule and optimizer settings, and hashes
                                               of the files above
+                     of several processes each has its own files of tensors (parts.py)
   best-00000100/     weights.safetensors      at the lowest validation loss, where that was earlier
   point-00000100/    weights.safetensors      for the average that the run is to end with
   bad-00000123.json                           why a run stopped at that update, and the examples that it saw there
@@ -15,7 +16,6 @@ OUT.run/
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 import shutil
@@ -33,18 +33,14 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from graftlm.errors import CheckpointError, TrainingError
-from graftlm.families.tensors import save_tensors
-from graftlm.files import atomic_folder, flush, write_json
+from graftlm.files import flush, write_json
 from graftlm.training.history import History
-from graftlm.training.ranks import is_first, like, wait, whole
+from graftlm.training.parts import Hashes, Parts, damaged, files_of, own_parts, sha256, write_together
+from graftlm.training.ranks import is_first, rank, wait, world
 
-WEIGHTS, OPTIMIZER, RANDOM, STATE = (
-    "weights.safetensors",
-    "optimizer.safetensors",
-    "random.safetensors",
-    "state.json",
-)
-
+WEIGHTS, OPTIMIZER, RANDOM = "weights", "optimizer", "random"
+"""Kinds of tensors."""
+STATE = "state.json"
 
 OWN = re.compile(r"\.?(step|best|point|bad)-\d{8}(\..*)?")
 """Names of what a run writes, and of what a crash may leave of it; nothing else in a run folder is ever touched."""
@@ -125,33 +121,31 @@ class RunFolder:
         trainer_state: TrainerState,
         history: History,
     ) -> None:
-        """Write a checkpoint aside, give it its name, then remove what is passed.
+        """Write a checkpoint aside, give it its name, then remove what is passed; each process writes what it holds.
 
-        Every process of a run gives its parts, and the first writes them.
         Raises: GraftError when it cannot be written, and those before it stay.
         """
         held = optimizer.state_dict()
-        weights = trained_weights(model)
-        moments = {f"{i}.{key}": whole(x) for i, values in held["state"].items() for key, x in values.items()}
-        if not is_first():
-            wait()
-            return
+        moments = {f"{i}.{key}": x for i, values in held["state"].items() for key, x in values.items()}
         state = {
             "identity": self.identity,
             "history": dataclasses.asdict(history),
             "optimizer": held["param_groups"],
             "schedule": scheduler.state_dict(),
         }
-        step = trainer_state.global_step
-        with atomic_folder(self.path / f"step-{step:08d}", replace=True) as folder:
-            save_tensors(weights, folder / WEIGHTS)
-            save_tensors(moments, folder / OPTIMIZER)
-            save_tensors(_random_states(), folder / RANDOM)
-            dataclasses.replace(trainer_state, log_history=[]).save_to_json(str(folder / TRAINER_STATE_NAME))
-            write_json(folder / STATE, state | {"sha256": _hashes(folder)})
+
+        def finish(folder: Path, hashes: Hashes) -> None:
+            own = folder / TRAINER_STATE_NAME
+            dataclasses.replace(trainer_state, log_history=[]).save_to_json(str(own))
+            write_json(folder / STATE, state | {"sha256": hashes | {own.name: sha256(own)}})
             # A power cut must not leave the name of a checkpoint without what is in it.
             flush(folder)
-        self._remove_passed(step, None if history.best is None else history.best["step"])
+
+        step = trainer_state.global_step
+        kinds = {WEIGHTS: own_parts(trained(model)), OPTIMIZER: own_parts(moments), RANDOM: _random_states()}
+        write_together(self.path / f"step-{step:08d}", kinds, finish)
+        if is_first():
+            self._remove_passed(step, None if history.best is None else history.best["step"])
         wait()
 
     def remove(self) -> None:
@@ -180,18 +174,14 @@ class RunFolder:
         return [path for path in self.path.glob("*") if OWN.fullmatch(path.name)]
 
 
-def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """What trains, by name; the tensors are the model's own, or put together where each process holds a part."""
-    return {name: whole(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """What trains, by name; the tensors are the model's own."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:
     """Write what trains into `folder`, whole or not at all."""
-    weights = trained_weights(model)
-    if is_first():
-        with atomic_folder(folder, replace=True) as temporary:
-            save_tensors(weights, temporary / WEIGHTS)
-    wait()
+    write_together(folder, {WEIGHTS: own_parts(trained(model))})
 
 
 @torch.no_grad()
@@ -200,14 +190,14 @@ def restore_weights(model: nn.Module, *folders: Path) -> None:
 
     Raises: CheckpointError when they are damaged or of another model.
     """
-    held = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    stored = [_read(folder / WEIGHTS) for folder in folders]
+    held = trained(model)
+    stored = [Parts(folder, WEIGHTS) for folder in folders]
     for folder, weights in zip(folders, stored, strict=True):
-        if {name: p.shape for name, p in held.items()} != {name: p.shape for name, p in weights.items()}:
+        if {name: p.shape for name, p in held.items()} != weights.shapes:
             raise CheckpointError(f"The weights in {folder} are not of this model; remove the folder to start anew.")
     for name, parameter in held.items():
-        mean = torch.stack([weights[name].double() for weights in stored]).mean(0)
-        parameter.copy_(like(mean.to(parameter.dtype), parameter))
+        parts = torch.stack([weights.like(name, parameter).double() for weights in stored])
+        parameter.copy_(parts.mean(0).to(parameter.dtype))
 
 
 def restore_optimizer(optimizer: Optimizer, scheduler: LRScheduler, folder: Path) -> None:
@@ -215,16 +205,19 @@ def restore_optimizer(optimizer: Optimizer, scheduler: LRScheduler, folder: Path
     state = read_state(folder)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _read(folder / OPTIMIZER).items():
+    stored = Parts(folder, OPTIMIZER)
+    for name in stored.shapes:
         number, key = name.split(".", 1)
-        moments.setdefault(int(number), {})[key] = like(tensor, parameters[int(number)])
+        moments.setdefault(int(number), {})[key] = stored.like(name, parameters[int(number)])
     optimizer.load_state_dict({"state": moments, "param_groups": state["optimizer"]})
     scheduler.load_state_dict(state["schedule"])
 
 
 def restore_random(folder: Path) -> None:
     """Put torch's random generators where the checkpoint left them. Raises: CheckpointError for damaged files."""
-    states = _read(folder / RANDOM)
+    files = files_of(folder, RANDOM)
+    # Of another number of processes, none has a state of its own to go on from.
+    states = _read(files[rank() if len(files) == world() else 0])
     torch.set_rng_state(states.pop("cpu"))
     if states and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([states[name] for name in sorted(states)])
@@ -245,13 +238,15 @@ def restore_history(folder: Path) -> History:
 def check_whole(folder: Path) -> None:
     """Raises: CheckpointError where a file of a checkpoint is missing, or not as it was written."""
     hashes: Any = read_state(folder).get("sha256")
-    for name in (WEIGHTS, OPTIMIZER, RANDOM, TRAINER_STATE_NAME):
+    if not isinstance(hashes, dict) or TRAINER_STATE_NAME not in hashes:
+        raise damaged(folder / STATE)
+    for name, value in hashes.items():
         try:
-            whole = _sha256(folder / name) == hashes[name]
-        except (OSError, LookupError, TypeError) as error:
-            raise _damaged(folder / name) from error
+            whole = sha256(folder / name) == value
+        except OSError as error:
+            raise damaged(folder / name) from error
         if not whole:
-            raise _damaged(folder / name)
+            raise damaged(folder / name)
 
 
 def step_of(folder: Path) -> int:
@@ -269,9 +264,9 @@ def _read_json(file: Path, fields: tuple[str, ...]) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(file) from error
+        raise damaged(file) from error
     if not isinstance(value, dict) or not all(field in value for field in fields):
-        raise _damaged(file)
+        raise damaged(file)
     return value
 
 
@@ -279,20 +274,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise _damaged(file) from error
-
-
-def _damaged(file: Path) -> CheckpointError:
-    return CheckpointError(f"{file} is missing or damaged; remove {file.parent.parent} to start anew.")
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {file.name: _sha256(file) for file in sorted(folder.iterdir())}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        raise damaged(file) from error
 
 
 def _delete(path: Path) -> None:

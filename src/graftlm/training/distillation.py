@@ -13,7 +13,7 @@ from graftlm.objectives.distillation import Ids, aligned, reading
 from graftlm.objectives.objective import NOWHERE, Split
 from graftlm.objectives.teacher_targets import Targets
 from graftlm.training.lessons import ASKED, STORED, Asked
-from graftlm.training.teacher import TeacherModel
+from graftlm.training.teacher import TeacherModel, generator_of
 from graftlm.training.teacher_store import TeacherStore
 
 
@@ -45,17 +45,21 @@ class Distillation:
             return Example(split.source, split.target, aligned(split, teacher[number], self.vocabulary))
         return Example(split.source, split.target, reading(split.positions, document, teacher.start, teacher.length))
 
-    def inputs(self, batch: Mapping[str, Any], terms: LossTerms | None = None) -> dict[str, Any]:
+    def inputs(
+        self, batch: Mapping[str, Any], terms: LossTerms | None = None, seed: str | None = None
+    ) -> dict[str, Any]:
         """A batch of LessonCollator with `loss_terms`, those given and the teacher's, in the place of its own fields.
 
-        A temperature divides the student's logits as it did the teacher's.
+        A temperature divides the student's logits as it did the teacher's. What a teacher that is asked draws is a
+        function of `seed`, or comes from its device's own generator.
         """
         fields = dict(batch)
         if isinstance(self.teacher, TeacherStore):
             targets = Targets(*(fields.pop(name) for name in STORED))
         else:
             given = Asked(*(fields.pop(name) for name in ASKED))
-            targets = self.teacher.teach(given, fields["labels"], self.vocabulary)
+            generator = None if seed is None else generator_of(seed, self.teacher.model.device)
+            targets = self.teacher.teach(given, fields["labels"], self.vocabulary, generator)
         teacher = Teacher(
             ids=targets.ids,
             probabilities=targets.probabilities,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,14 +14,17 @@ from types import FrameType
 def stop_on_interrupt(notice: Callable[[], None]) -> Iterator[Callable[[], bool]]:
     """Inside the block the first Ctrl-C only calls `notice` and makes the yielded function true; a second one raises.
 
-    Outside the main thread, where Python has no signals, the function stays false.
+    Outside the main thread, where Python has no signals, the function stays false. Processes that are forked inside the
+    block take no notice: Ctrl-C reaches them too, and their work is still needed.
     """
-    asked = threading.Event()
+    asked, process = threading.Event(), os.getpid()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            return
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()

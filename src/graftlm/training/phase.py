@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graftlm.errors import ConfigError
+from graftlm.errors import ConfigError, meant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +73,7 @@ def _phase(fields: dict[Any, Any]) -> Phase:
         if name not in known and value is None:
             raise ConfigError(f"A phase has a field {name!r} without a value; put a plan with commas in quotes.")
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
+            hint = meant(name, known, f"known are {', '.join(known)}.")
             raise ConfigError(f"A phase has an unknown field {name!r}; {hint}")
     if "freeze" not in fields:
         raise ConfigError("A phase does not say what to freeze; add freeze, which may be none.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
 
 
 def world() -> int:
@@ -15,9 +15,14 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def rank() -> int:
+    """Number of this process, from 0."""
+    return int(os.environ.get("RANK", 0))
+
+
 def is_first() -> bool:
     """This process writes and speaks for all."""
-    return int(os.environ.get("RANK", 0)) == 0
+    return rank() == 0
 
 
 def wait() -> None:
@@ -44,14 +49,23 @@ def first_says(value: Any) -> Any:
     return values[0]
 
 
+def everyone(value: Any) -> list[Any]:
+    """The value of each process, in their order."""
+    if not distributed.is_initialized():
+        return [value]
+    values = [None] * world()
+    distributed.all_gather_object(values, value)
+    return values
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor of which each process holds a part, put together in main memory; any other as it is."""
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
 
 
-def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor in parts like `other`, where that is in parts and of the same shape; else as it is."""
-    if not isinstance(other, DTensor) or tensor.shape != other.shape:
-        return tensor
-    on_device = tensor.to(other.device)
-    return distribute_tensor(on_device, other.device_mesh, other.placements, src_data_rank=None)
+def rows_of(tensor: DTensor) -> tuple[int, int]:
+    """Where the rows of a divided tensor that this process has begin and end: as many in each, fewer in the last."""
+    assert tensor.placements == (Shard(0),)
+    rows = -(-tensor.shape[0] // tensor.device_mesh.size())
+    start = min(tensor.device_mesh.get_local_rank() * rows, tensor.shape[0])
+    return start, min(start + rows, tensor.shape[0])

@@ -11,8 +11,8 @@ from torch.distributed.fsdp import fully_shard
 
 from graftlm.errors import ConfigError
 from graftlm.model.modeling import GraftForConditionalGeneration
-from graftlm.training.checkpoint import RunFolder, trained_weights
-from graftlm.training.ranks import world
+from graftlm.training.checkpoint import RunFolder, trained
+from graftlm.training.ranks import whole, world
 from graftlm.training.settings import TuneSettings
 
 ASKED = "ACCELERATE_USE_FSDP"
@@ -29,9 +29,7 @@ def take_over_sharding(settings: TuneSettings, run_folder: RunFolder | None) -> 
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise ConfigError("Checkpoints of DeepSpeed cannot be read or written here; launch with FSDP instead.")
     assert run_folder is not None, "several processes have their best weights in a run folder"
-    if settings.batch_size is None:
-        raise ConfigError("batch_tokens cannot be divided among several processes; give a batch_size in its place.")
-    if settings.batch_size % (settings.accumulation * world()):
+    if settings.batch_size is not None and settings.batch_size % (settings.accumulation * world()):
         parts = "" if settings.accumulation == 1 else f" times the accumulation of {settings.accumulation}"
         raise ConfigError(f"batch_size is {settings.batch_size}; make it a multiple of the {world()} processes{parts}.")
     asked = os.environ.get(ASKED, "false").lower() == "true"
@@ -71,5 +69,5 @@ def units(model: GraftForConditionalGeneration) -> list[list[nn.Module]]:
 def copy_back(twin: nn.Module, model: nn.Module) -> None:
     """Put what a sharded copy has learned into `model`."""
     held = dict(model.named_parameters())
-    for name, tensor in trained_weights(twin).items():
-        held[name].copy_(tensor)
+    for name, tensor in trained(twin).items():
+        held[name].copy_(whole(tensor))

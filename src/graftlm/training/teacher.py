@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def open_teacher(source: str | Path, tokenizers: Tokenizers) -> Donor:
     return donor
 
 
+def generator_of(seed: str, device: torch.device) -> torch.Generator:
+    """A generator whose draws are a function of any text."""
+    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "little", signed=True)
+    return torch.Generator(device).manual_seed(number)
+
+
 class TeacherModel:
     """A frozen language model and what is kept of its distributions. It never trains, and belongs to no model's parts.
 
@@ -72,13 +79,10 @@ class TeacherModel:
         ]
         return Targets(*(torch.cat(parts) for parts in zip(*made, strict=True)))
 
-    def teach(self, given: Asked, labels: Tensor, vocabulary: int) -> Targets:
-        """Targets for labels (B, T), one-hot where the teacher has nothing to say; (B, T, K).
-
-        Draws come from the device's own generator, whose state checkpoints hold.
-        """
+    def teach(self, given: Asked, labels: Tensor, vocabulary: int, generator: torch.Generator | None = None) -> Targets:
+        """Targets for labels (B, T), one-hot where the teacher has nothing to say; (B, T, K)."""
         known = given.outputs != NOWHERE
-        found = self.predict(given, vocabulary)
+        found = self.predict(given, vocabulary, generator)
         ids = labels.new_zeros(*labels.shape, found.ids.shape[-1])
         probabilities = torch.zeros_like(ids, dtype=torch.float32)
         ids[..., 0], probabilities[..., 0] = labels.clamp(min=0), 1

@@ -28,7 +28,7 @@ from graftlm.families.tensors import disk_errors, opened
 from graftlm.files import atomic_file, check_new_folder, write_json
 from graftlm.objectives.distillation import TeacherRows
 from graftlm.objectives.teacher_targets import TeacherTargets
-from graftlm.training.teacher import TeacherModel
+from graftlm.training.teacher import TeacherModel, generator_of
 
 MANIFEST = "manifest.json"
 SHARD = "shard-{:05d}.safetensors"
@@ -136,7 +136,7 @@ def write_targets(
         if file.is_file():
             advance(sum(map(len, chosen)))
             continue
-        generator = torch.Generator(teacher.model.device).manual_seed(_seed(seed, number))
+        generator = generator_of(f"{seed}/{number}", teacher.model.device)
         tensors = _shard(chosen, teacher, generator, advance)
         with atomic_file(file) as temporary, disk_errors():
             save_file(tensors, temporary)
@@ -190,10 +190,6 @@ def _batches(order: list[int], parts: Parts) -> Iterator[list[int]]:
             batch = []
         batch.append(i)
     yield batch
-
-
-def _seed(seed: int, shard: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{shard}".encode()).digest()[:8], "little", signed=True)
 
 
 def _part(tensors: Any, name: str, begin: int, end: int) -> npt.NDArray[Any]:

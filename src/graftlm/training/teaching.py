@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from graftlm.data.collate import Example
-from graftlm.data.deferred import Deferred, Item
+from graftlm.data.deferred import Deferred, DeferredExamples, Item
 from graftlm.data.mixture import Mixture
 from graftlm.data.tokenizers import Tokenizers, tokenizer_hash
 from graftlm.errors import CheckpointError, ConfigError
@@ -33,7 +33,7 @@ Taught = TextExamples | PairExamples
 """Examples that are made of documents."""
 
 
-class Lessons(Sequence[Deferred]):
+class Lessons(DeferredExamples):
     """The examples of a task with what a teacher says of them, or is to be asked; anew each round, as they are."""
 
     def __init__(self, examples: Taught, distillation: Distillation) -> None:
@@ -46,14 +46,9 @@ class Lessons(Sequence[Deferred]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    @overload
-    def __getitem__(self, index: int) -> Deferred: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Deferred]: ...
-    def __getitem__(self, index: int | slice) -> Deferred | Sequence[Deferred]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        return self.examples[range(len(self))[index]]._replace(make=self.lesson)
+    def item(self, number: int) -> Deferred:
+        """The lesson of an example, not made yet."""
+        return self.examples[number]._replace(make=self.lesson)
 
     def lesson(self, number: int) -> Example:
         """The lesson of an example."""
@@ -78,9 +73,9 @@ class Teaching:
         assert self.lessons.keys() == of.examples.keys(), "the teacher was opened for another mixture"
         return Mixture(self.lessons, of.rates)
 
-    def inputs(self, batch: Mapping[str, Any], terms: LossTerms) -> dict[str, Any]:
-        """A batch of lessons as the student's inputs, with these terms of the loss and the teacher's."""
-        return self._any.inputs(batch, terms)
+    def inputs(self, batch: Mapping[str, Any], terms: LossTerms, seed: str) -> dict[str, Any]:
+        """A batch of lessons as the student's inputs; see Distillation."""
+        return self._any.inputs(batch, terms, seed)
 
     def to(self, device: torch.device) -> None:
         """Move a teacher that is asked."""

@@ -52,7 +52,9 @@ class TuneTrainer(Trainer):
         if self._teaching is None:
             inputs = inputs | {"loss_terms": self._terms}
         else:
-            inputs = self._teaching.inputs(inputs, self._terms)
+            # Which part of the update's batch it is goes into the seed, so that a resumed run draws the same.
+            part = (self.args.seed, self.state.global_step, len(self._losses), self.args.process_index)
+            inputs = self._teaching.inputs(inputs, self._terms, "/".join(map(str, part)))
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:

@@ -38,6 +38,7 @@ from graftlm.training.sharding import copy_back, sharded_copy, take_over_shardin
 from graftlm.training.teaching import Teaching
 from graftlm.training.trainer import TuneTrainer, bf16_pays
 from graftlm.training.upkeep import UPKEEP, Upkeep
+from graftlm.training.workers import worker_failures
 from graftlm.versions import versions
 
 STOPPING = "Stopping after this update; press Ctrl-C again to stop at once."
@@ -156,7 +157,7 @@ def _train(
         # All updates are done; only what comes after them is missing.
         restore_weights(model, resume)
         return trainer.args.max_steps
-    with activation_checkpointing(trained, upkeep.activation_checkpointing):
+    with activation_checkpointing(trained, upkeep.activation_checkpointing), worker_failures():
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     # Back to the model's own precision: mixed precision is for training.
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -230,6 +231,9 @@ def _arguments(settings: TuneSettings, upkeep: Upkeep, scratch: str) -> Training
         ddp_backend=None if torch.cuda.is_available() or world() == 1 else "gloo",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_num_workers=upkeep.workers,
+        # Documents are shared with the workers, not copied; Ctrl-C is handled for them (interrupt.py).
+        dataloader_multiprocessing_context="fork" if upkeep.workers else None,
         # The batches come ready and in order; every loss is seen, and one that is not finite is not hidden.
         train_sampling_strategy="sequential",
         logging_steps=1,

@@ -24,7 +24,7 @@ ON_BAD_LOSS: tuple[OnBadLoss, ...] = get_args(OnBadLoss)
 
 @dataclass(frozen=True, kw_only=True)
 class Upkeep:
-    """What is done about bad losses, checkpoints, memory and reports."""
+    """What is done about bad losses, checkpoints, memory, workers and reports."""
 
     on_bad_loss: OnBadLoss = "stop"
     """At a loss or gradient that is not finite, or at a spike: stop the run, or skip that update and go on."""
@@ -34,6 +34,8 @@ class Upkeep:
     """Newest checkpoints that stay."""
     activation_checkpointing: bool = False
     """Keep only the inputs of each layer for the backward pass: less memory, more time."""
+    workers: int = 0
+    """Processes that make batches while the model computes; 0 makes each when it is needed."""
     report_to: ReportTo = "none"
     """Where else than to the run record losses go, by transformers' own integration."""
 
@@ -44,6 +46,8 @@ class Upkeep:
             raise ConfigError(f"spike is {self.spike}; it must be a number above 1, such as 10.")
         if self.keep_checkpoints < 1:
             raise ConfigError(f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 1.")
+        if self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}; it must not be below 0.")
         if self.report_to not in PACKAGES:
             raise ConfigError(f"report_to is {self.report_to!r}; choose {', '.join(PACKAGES)}.")
         packages = PACKAGES[self.report_to]

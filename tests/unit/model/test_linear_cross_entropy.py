@@ -57,7 +57,7 @@ def labels_of(rows: int, seed: int = 0) -> Tensor:
 
 def sizes(product: int, softmax: int) -> Any:
     """Rows whose logits, and whose probabilities, are made at a time."""
-    rows = {"PRODUCT": product, "SOFTMAX": softmax}
+    rows = {"PRODUCT": product, "TRAINED_PRODUCT": product, "SOFTMAX": softmax}
     return mock.patch.multiple(chunked, **{name: {"cpu": n * VOCABULARY, "cuda": 0} for name, n in rows.items()})
 
 

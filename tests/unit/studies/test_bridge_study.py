@@ -2,10 +2,8 @@
 
 import gzip
 import json
-import os
 import random
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from graftlm.studies.bridge.plan import BridgePlan
 from graftlm.studies.bridge.scale import MINI, SCALES, Budget, Scale
 from graftlm.studies.bridge.study import run_study, write_results
 from graftlm.studies.bridge.work import Train
-from graftlm.training.history import History
+from updates import press_ctrl_c
 
 WORDS = {"rot": "red", "blau": "blue", "haus": "house", "hund": "dog", "das": "the", "sieht": "sees", "und": "and"}
 
@@ -117,15 +115,8 @@ def test_a_job_that_was_stopped_leaves_no_model_and_goes_on(
     plan = BridgePlan(TINY, data)
     job = next(job for job in plan(done) if isinstance(job, Train) and job.arm_name == "linear-gca")
     shutil.rmtree(folder / job.name)
-    add = History.add_loss
-
-    def note(self: History, at: int, loss: float) -> None:
-        add(self, at, loss)
-        if at == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with monkeypatch.context() as patch:
-        patch.setattr(History, "add_loss", note)
+        press_ctrl_c(patch, 4)
         with pytest.raises(KeyboardInterrupt):
             job(folder)
     assert [path.name for path in (folder / job.name).iterdir()] == ["checkpoints"]

@@ -1,8 +1,6 @@
 """The mean of the last weights: what it is, that it replaces the best, and that it survives a stop anywhere."""
 
 import dataclasses
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,11 @@ import tiny
 from graftlm.data.collate import Example
 from graftlm.data.mixture import Mixture
 from graftlm.model.modeling import GraftForConditionalGeneration
-from graftlm.training import keeper
 from graftlm.training.checkpoint import RunFolder
 from graftlm.training.settings import TuneSettings
 from graftlm.training.tune import tune
 from graftlm.training.validation import validation_losses
+from updates import Killed, die, on_update, press_ctrl_c
 
 MIXTURE = Mixture.of(
     {
@@ -35,17 +33,6 @@ QUIET = Console(quiet=True)
 def run(model: GraftForConditionalGeneration, **more: Any) -> dict[str, Any]:
     settings = more.pop("settings", SETTINGS)
     return tune(model, MIXTURE, settings, QUIET, **{"validation": VALIDATION} | more)
-
-
-def on_update(patch: pytest.MonkeyPatch, act: Any) -> None:
-    """Call `act` with each update, right after it."""
-    add = keeper.History.add_loss
-
-    def add_and_act(self: keeper.History, at: int, loss: float) -> None:
-        add(self, at, loss)
-        act(at)
-
-    patch.setattr(keeper.History, "add_loss", add_and_act)
 
 
 def weights(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -83,17 +70,10 @@ def test_the_mean_is_validated_and_replaces_the_best() -> None:
 
 @pytest.mark.parametrize("dies_after", [7, 9, 13])
 def test_a_killed_run_ends_with_the_same_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_after: int) -> None:
-    class Killed(BaseException):
-        """Stands for a process that is gone."""
-
-    def die(step: int) -> None:
-        if step == dies_after:
-            raise Killed
-
     expected = run(whole := tiny.graft())
     folder = RunFolder(tmp_path / "run", {})
     with monkeypatch.context() as patch:
-        on_update(patch, die)
+        die(patch, dies_after)
         with pytest.raises(Killed):
             run(tiny.graft(), run_folder=folder)
     found = run(resumed := tiny.graft(), run_folder=folder, resume=folder.last())
@@ -112,7 +92,7 @@ def test_a_killed_run_ends_with_the_same_mean(tmp_path: Path, monkeypatch: pytes
 def test_an_interrupted_run_leaves_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(tmp_path / "run", {})
     with monkeypatch.context() as patch:
-        on_update(patch, lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 13 else None)
+        press_ctrl_c(patch, 13)
         stopped = run(model := tiny.graft(), run_folder=folder)
     assert stopped["interrupted_at"] == 13
     assert stopped["average"] is None

@@ -14,12 +14,12 @@ from graftlm.data.collate import Example
 from graftlm.errors import ConfigError
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.checkpoint import RunFolder
-from graftlm.training.history import History
 from graftlm.training.optimizer import is_matrix, muon_adamw
 from graftlm.training.phase import Phase
 from graftlm.training.prepare import prepare
 from graftlm.training.settings import TuneSettings
 from graftlm.training.tune import tune
+from updates import Killed, die
 
 EXAMPLES = [Example([1, 5 + i, 9] * (1 + i % 2), [20 + i, 7, 2]) for i in range(8)]
 QUIET = Console(quiet=True)
@@ -97,27 +97,16 @@ def test_muon_learns() -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-class Stopped(BaseException):
-    """Stands for a process that is gone."""
-
-
 @pytest.mark.parametrize("dies_after", [1, 3, 5, 6])
 def test_resuming_is_exact_in_every_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_after: int) -> None:
     def run(model: GraftForConditionalGeneration, **more: Any) -> dict[str, Any]:
         return tune(model, EXAMPLES, SETTINGS, QUIET, **more)
 
     expected = run(whole := model_with_everything())
-    add = History.add_loss
-
-    def die(self: History, at: int, loss: float) -> None:
-        add(self, at, loss)
-        if at == dies_after + 1:
-            raise Stopped
-
     folder = RunFolder(tmp_path / "run", {})
     with monkeypatch.context() as patch:
-        patch.setattr(History, "add_loss", die)
-        with pytest.raises(Stopped):
+        die(patch, dies_after + 1)
+        with pytest.raises(Killed):
             run(model_with_everything(), run_folder=folder)
     last = folder.last()
     assert last is not None

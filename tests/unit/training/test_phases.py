@@ -16,11 +16,11 @@ from graftlm.errors import ConfigError, TrainingError
 from graftlm.model.config import BridgeConfig
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.checkpoint import RunFolder
-from graftlm.training.history import History
 from graftlm.training.phase import Phase, read_phases
 from graftlm.training.prepare import prepare
 from graftlm.training.settings import TuneSettings
 from graftlm.training.tune import show_plan, tune
+from updates import Killed, die, on_update
 
 EXAMPLES = [Example([1, 5 + i, 9] * (1 + i % 2), [20 + i, 7, 2]) for i in range(8)]
 VALIDATION = {"task": EXAMPLES[:3]}
@@ -50,25 +50,10 @@ def run(model: GraftForConditionalGeneration, settings: TuneSettings = SETTINGS,
     return tune(model, EXAMPLES, settings, QUIET, "task", validation=VALIDATION, **more)
 
 
-class Stopped(BaseException):
-    """Stands for a process that is gone."""
-
-
-def watch(patch: pytest.MonkeyPatch, note: Any) -> None:
-    """Call `note` with each update, right after it."""
-    add = History.add_loss
-
-    def add_and_note(self: History, at: int, loss: float) -> None:
-        add(self, at, loss)
-        note(at)
-
-    patch.setattr(History, "add_loss", add_and_note)
-
-
 def test_each_phase_moves_its_own_tensors_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     model = bridged()
     seen = [weights(model)]
-    watch(monkeypatch, lambda _: seen.append(weights(model)))
+    on_update(monkeypatch, lambda _: seen.append(weights(model)))
     record = run(model, dataclasses.replace(SETTINGS, eval_every=0, warmup_steps=0))
     assert SETTINGS.begins == BEGINS
     table = "decoder.embedding.weight"
@@ -112,14 +97,10 @@ def test_the_backward_pass_leaves_out_what_a_phase_freezes(monkeypatch: pytest.M
 def test_resuming_at_any_update_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_after: int) -> None:
     expected = run(whole := bridged())
 
-    def die(step: int) -> None:
-        if step == dies_after + 1:
-            raise Stopped
-
     folder = RunFolder(tmp_path / "run", {})
     with monkeypatch.context() as patch:
-        watch(patch, die)
-        with pytest.raises(Stopped):
+        die(patch, dies_after + 1)
+        with pytest.raises(Killed):
             run(bridged(), run_folder=folder)
     last = folder.last()
     assert last is not None
@@ -137,7 +118,7 @@ def test_the_best_weights_of_an_early_phase_come_back_whole(monkeypatch: pytest.
     monkeypatch.setattr("graftlm.training.keeper.validation_losses", lambda *_: {"task": next(losses)})
     model = bridged()
     seen = []
-    watch(monkeypatch, lambda _: seen.append(weights(model)))
+    on_update(monkeypatch, lambda _: seen.append(weights(model)))
     assert run(model)["best"]["step"] == 2
     after = weights(model)
     assert all(torch.equal(tensor, after[name]) for name, tensor in seen[1].items())

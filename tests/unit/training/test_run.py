@@ -23,6 +23,7 @@ from graftlm.training import checkpoint, keeper
 from graftlm.training.checkpoint import RunFolder
 from graftlm.training.settings import TuneSettings
 from graftlm.training.tune import tune
+from updates import Killed, die, press_ctrl_c
 
 MIXTURE = Mixture.of(
     {
@@ -35,24 +36,8 @@ SETTINGS = TuneSettings(steps=25, batch_size=4, learning_rate=1e-2, warmup_steps
 QUIET = Console(quiet=True)
 
 
-class Killed(BaseException):
-    """Stands for a process that is gone."""
-
-
 def run(model: GraftForConditionalGeneration, folder: RunFolder | None = None, **more: Any) -> dict[str, Any]:
     return tune(model, MIXTURE, more.pop("settings", SETTINGS), QUIET, validation=VALIDATION, run_folder=folder, **more)
-
-
-def die_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the next run die right after the given update, before it can write anything."""
-    add = keeper.History.add_loss
-
-    def note(self: keeper.History, at: int, loss: float) -> None:
-        add(self, at, loss)
-        if at == step:
-            raise Killed
-
-    monkeypatch.setattr(keeper.History, "add_loss", note)
 
 
 def files(folder: Path) -> list[str]:
@@ -65,7 +50,7 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.Monkey
     expected = run(whole)
     folder = RunFolder(tmp_path / "run", {"x": 1})
     with monkeypatch.context() as patch:
-        die_at(dies_after, patch)
+        die(patch, dies_after)
         with pytest.raises(Killed):
             run(tiny.graft(), folder)
     written = (dies_after - 1) // 6 * 6
@@ -203,16 +188,9 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(monkeypatch: pytest.
 def test_ctrl_c_finishes_the_update_and_the_run_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run(whole := tiny.graft())
     folder = RunFolder(tmp_path / "run", {})
-    add = keeper.History.add_loss
-
-    def note(self: keeper.History, at: int, loss: float) -> None:
-        add(self, at, loss)
-        if at == 15:
-            os.kill(os.getpid(), signal.SIGINT)
-
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr(keeper.History, "add_loss", note)
+        press_ctrl_c(patch, 15)
         stopped = run(tiny.graft(), folder)
     assert signal.getsignal(signal.SIGINT) is handler
     assert stopped["interrupted_at"] == 15

@@ -32,7 +32,7 @@ from graftlm.objectives.span_corruption import SpanCorruption
 from graftlm.objectives.teacher_targets import TeacherTargets
 from graftlm.objectives.text_examples import TextExamples
 from graftlm.objectives.ul2 import UL2, Denoiser
-from graftlm.training import checkpoint, keeper
+from graftlm.training import checkpoint
 from graftlm.training.checkpoint import RunFolder
 from graftlm.training.order import training_order
 from graftlm.training.settings import TuneSettings
@@ -41,6 +41,7 @@ from graftlm.training.teacher_store import write_targets
 from graftlm.training.teaching import Lessons, Teaching, documents_of, open_teaching, taught
 from graftlm.training.tune import tune
 from tiny import BOS, EOS, MODULE, VOCABULARY, gap, gradients
+from updates import Killed, die
 
 FRAME = Frame(
     source_start=(BOS,), target_end=(EOS,), sentinels=tuple(range(280, 260, -1)), source_length=12, target_length=12
@@ -159,10 +160,6 @@ def test_smoothing_and_z_loss_need_no_teacher(student: Any, monkeypatch: pytest.
     assert record["teacher"] is None
 
 
-class Killed(BaseException):
-    """Stands for a process that is gone."""
-
-
 @pytest.mark.parametrize("keep", ["sample", "top_k"])
 def test_a_killed_run_goes_on_exactly(
     keep: Any, llm: Path, student: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -179,15 +176,8 @@ def test_a_killed_run_goes_on_exactly(
     teaching, whole, folder = opened(settings), student(), RunFolder(tmp_path / "run", {})
     begun = {name: tensor.clone() for name, tensor in asked(teaching).state_dict().items()}
     expected = run(whole, None)
-    add = keeper.History.add_loss
-
-    def die(self: keeper.History, at: int, loss: float) -> None:
-        add(self, at, loss)
-        if at == 5:
-            raise Killed
-
     with monkeypatch.context() as patch:
-        patch.setattr(keeper.History, "add_loss", die)
+        die(patch, 5)
         with pytest.raises(Killed):
             run(student(), folder)
     resumed, last = student(), folder.last()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from graftlm.errors import RequestError
+from graftlm.errors import RequestError, meant
 from graftlm.serving.encoder_bank import Served
 from graftlm.serving.request import Completion, Request
 
@@ -162,8 +161,7 @@ def body_error(errors: Sequence[Any]) -> RequestError:
         return RequestError(f"The field {field!r} is missing; add it.", param=field)
     if first["type"] == "extra_forbidden":
         name = ".".join(map(str, first["loc"][1:]))
-        close = difflib.get_close_matches(name, CompletionBody.model_fields, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else "; leave it out."
-        return RequestError(f"There is no field {name!r}{meant}", param=name, code="unknown_parameter")
+        hint = meant(name, CompletionBody.model_fields, "leave it out.")
+        return RequestError(f"There is no field {name!r}; {hint}", param=name, code="unknown_parameter")
     reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     return RequestError(f"{field}: {reason}.", param=field)
