@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ def study(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to work in; a study that was stopped goes on there.")] = None,
     workers: Annotated[int, typer.Option(help="Jobs at a time, with one thread each.", min=1)] = 2,
+    so_far: Annotated[bool, typer.Option("--so-far", help="Report on what is done so far, and stop.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show what would be done, and stop.")] = False,
 ) -> None:
     """Repeat a paper's experiment with all its arms, and write its results and a report of them."""
@@ -45,13 +47,17 @@ def study(
     if data is None and chosen.sets:
         raise ConfigError(f"Scale {scale} needs --data, the folder that holds {', '.join(chosen.sets)}.")
     from graftlm.reports.style import check_matplotlib
+    from graftlm.studies.jobs import records
 
     check_matplotlib()
     folder = Path() if data is None else data.absolute()
     try:
-        done = work.run_study(chosen, folder, out, workers, lambda text: typer.echo(text, err=True))
+        say = partial(typer.echo, err=True)
+        done = records(out) if so_far else work.run_study(chosen, folder, out, workers, say)
     except KeyboardInterrupt:
         typer.echo("Stopped; the same command goes on with what is not done yet.", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    if not done:
+        raise ConfigError(f"Nothing is done in {out} so far; leave out --so-far to begin.")
     work.write_results(chosen, scale, folder, out, done)
     typer.echo(f"{out}: results.json and report.html, of {len(done)} jobs.")

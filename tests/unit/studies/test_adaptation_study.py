@@ -164,6 +164,10 @@ def test_the_verb_runs_the_study(
     outline = CliRunner().invoke(app, [*arguments, "--dry-run"])
     assert outline.exit_code == 0, outline.exception
     assert "12 runs, 48 updates in all" in outline.output
-    made = CliRunner().invoke(app, [*arguments, "--data", str(data), "--out", str(finished[0]), "--workers", "1"])
-    assert made.exit_code == 0, made.exception
-    assert "20 jobs" in made.output
+    arguments += ["--data", str(data), "--workers", "1"]
+    for more in [], ["--so-far"]:
+        made = CliRunner().invoke(app, [*arguments, "--out", str(finished[0]), *more])
+        assert made.exit_code == 0, made.exception
+        assert "20 jobs" in made.output
+    nothing = CliRunner().invoke(app, [*arguments, "--out", str(finished[0] / "none"), "--so-far"])
+    assert "Nothing is done in" in str(nothing.exception)
