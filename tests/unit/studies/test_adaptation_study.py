@@ -12,14 +12,17 @@ from typer.testing import CliRunner
 
 import tiny
 from graftlm.cli.main import app
-from graftlm.data.tokenizers import tokenizer_of
+from graftlm.data.mixture import Mixture
+from graftlm.data.tokenizers import Tokenizers, tokenizer_of
 from graftlm.errors import TaskError
 from graftlm.families.locate import locate
+from graftlm.objectives.text_examples import text_examples
 from graftlm.studies.adaptation.analysis import runs_of, thresholds, updates_to
 from graftlm.studies.adaptation.arms import BASE, all_arms
 from graftlm.studies.adaptation.plan import AdaptationPlan
 from graftlm.studies.adaptation.scale import MINI, SCALES, Scale
 from graftlm.studies.adaptation.study import run_study, write_results
+from graftlm.studies.adaptation.work import text_tasks
 from graftlm.studies.search import Budget
 
 WORDS = [*"abcdefghijklmnopqrstuvwxyz"]
@@ -110,6 +113,18 @@ def test_all_arms_see_the_same_texts_and_are_measured_alike(scale: Scale, finish
     starts = {record["arm"]: record["start"]["losses"]["toy"] for record in trained if record["seed"] == 0}
     assert starts[BASE] == starts["distilled"] == starts["ul2"]
     assert len({starts[name] for name in (BASE, "unbalanced-first-0.1")}) == 2
+
+
+def test_every_objective_draws_the_same_whole_documents(scale: Scale, data: Path) -> None:
+    scale = replace(scale, source_length=MINI.source_length, target_length=MINI.target_length)
+    tokenizer = tokenizer_of(locate("embedded-lm"))
+    drawn = {}
+    for name in (BASE, "ul2"):
+        tasks = text_tasks(data, scale, scale.arms[name])
+        examples = {task.name: text_examples(task, Tokenizers(tokenizer, tokenizer), "train", 0) for task in tasks}
+        assert {task: len(found) for task, found in examples.items()} == {"toy": 24, "other": 24}
+        drawn[name] = [(task, item.number) for task, item in Mixture.of(examples).draws(30, seed=0)]
+    assert drawn[BASE] == drawn["ul2"]
 
 
 def test_what_each_arm_trains_on_is_its_own(finished: tuple[Path, Any]) -> None:
