@@ -40,7 +40,8 @@ def arm_outline(settings: Mapping[str, Any], rates: Sequence[float], seeds: int,
 def short(rate: float) -> str:
     """A learning rate in few letters.
 
-    >>> short(0.0006), short(2e-05)
-    ('6e-4', '2e-5')
+    >>> short(0.0006), short(2e-05), short(0.0025)
+    ('6e-4', '2e-5', '2.5e-3')
     """
-    return f"{rate:.0e}".replace("e-0", "e-")
+    number, exponent = f"{rate:e}".split("e")
+    return f"{float(number):g}e{int(exponent)}"

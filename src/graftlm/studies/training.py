@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from transformers.utils import logging
 
 from graftlm.adaptation.store import save_graft
 from graftlm.data.collate import Example
@@ -21,6 +22,12 @@ from graftlm.training.tune import tune
 
 MODEL = "model"
 """Folder of the trained model, in that of its job."""
+
+
+def quiet() -> None:
+    """Let transformers show no bars and no warnings, which several jobs at a time would mix up."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def train(

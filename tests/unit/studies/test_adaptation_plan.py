@@ -40,10 +40,10 @@ def test_every_arm_has_the_same_updates_batches_rates_and_seeds() -> None:
 
 
 def test_only_runs_that_count_are_measured() -> None:
-    jobs = PLAN(finish(PLAN, lambda job: abs(job.rate - 6e-4) if job.arm_name == "ul2" else job.rate))
+    jobs = PLAN(finish(PLAN, lambda job: abs(job.rate - 5e-4) if job.arm_name == "ul2" else job.rate))
     measured = [job.trained for job in jobs if isinstance(job, Measure)]
     assert len(measured) == 3 * len(MINI.arms)
-    assert {(job.seed, job.rate) for job in measured if job.arm_name == "ul2"} == {(seed, 6e-4) for seed in range(3)}
+    assert {(job.seed, job.rate) for job in measured if job.arm_name == "ul2"} == {(seed, 5e-4) for seed in range(3)}
     assert len({job.name for job in jobs}) == len(jobs)
     assert all(re.fullmatch(r"[\w.-]+", job.name) for job in jobs)
 

@@ -56,7 +56,7 @@ MINI = Scale(
     target_length=512,
     budget=Budget(
         settings={"steps": 440, "warmup_steps": 44, "batch_size": 2, "weight_decay": 0.01, "eval_every": 55},
-        rates=(2e-4, 6e-4, 2e-3),
+        rates=(1e-4, 5e-4, 2.5e-3),
     ),
     validation=12,
     test=48,

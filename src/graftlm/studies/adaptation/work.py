@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers.utils import logging
 
 from graftlm.adaptation.adapt import adapt, generation_config, in_memory, plan_graft
 from graftlm.adaptation.plan import fresh_plan
@@ -23,7 +22,7 @@ from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.objectives.text_examples import text_examples
 from graftlm.studies.adaptation.arms import PREFIX_LM, Arm
 from graftlm.studies.adaptation.scale import Scale
-from graftlm.studies.training import MODEL, train
+from graftlm.studies.training import MODEL, quiet, train
 from graftlm.training.settings import TuneSettings
 from graftlm.training.validation import source_gains, validation_losses
 
@@ -51,7 +50,7 @@ class Train:
 
         Validation is by PrefixLM, whatever is trained on. Raises: as training.train.
         """
-        logging.disable_progress_bar()
+        quiet()
         model = beginning(self.arm, self.scale.model, self.seed)
         tokenizers = tokenizers_of(locate(self.scale.model), model.config)
         tasks = text_tasks(self.data, self.scale, self.arm)
@@ -90,7 +89,7 @@ class Measure:
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """The statistics of every test example, all sets one after the other."""
-        logging.disable_progress_bar()
+        quiet()
         job, scale = self.trained, self.trained.scale
         start = folder / job.name / MODEL
         model = load_graft(start, dtype=torch.float32)

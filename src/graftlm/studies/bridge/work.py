@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging
 
 from graftlm.adaptation.adapt import adapt
 from graftlm.adaptation.store import load_graft
@@ -23,7 +22,7 @@ from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.studies.bridge.arms import BASE, Arm
 from graftlm.studies.bridge.corpus import task_named, translation_tasks, untrained
 from graftlm.studies.bridge.scale import Scale
-from graftlm.studies.training import MODEL, train
+from graftlm.studies.training import MODEL, quiet, train
 from graftlm.training.settings import TuneSettings
 
 TOKENIZER = "tokenizer"
@@ -50,7 +49,7 @@ class Train:
 
         Raises: KeyboardInterrupt when it was stopped before the end; the next call goes on from there.
         """
-        logging.disable_progress_bar()
+        quiet()
         model, tokenizers = self._beginning(folder)
         tasks = tasks_of(self.arm, self.scale, self.data)
         examples = {task.name: self._examples(task, "train", tokenizers) for task in tasks}
@@ -115,7 +114,7 @@ class Translate:
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Metrics of every task, with the statistics of every sentence."""
-        logging.disable_progress_bar()
+        quiet()
         job = self.trained
         start = folder / job.name / MODEL
         model = load_graft(start, dtype=torch.float32)
