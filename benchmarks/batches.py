@@ -3,7 +3,8 @@
     python benchmarks/batches.py [--quick] [--out FILE]
 
 Batches of 32 examples that objectives make of random documents of 4,000 tokens, with sources and targets of equal
-limits, padded and not packed. Figures are milliseconds of CPU time of one thread, medians over batches; there is no peer.
+limits, padded and not packed. Figures are milliseconds of CPU time of one thread, medians over batches; there is no
+peer.
 """
 
 import argparse

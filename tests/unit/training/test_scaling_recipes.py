@@ -1,5 +1,7 @@
 """The files of recipes/scaling are what accelerate and transformers read; DeepSpeed itself is not needed for that."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,16 @@ def test_transformers_fills_in_the_deepspeed_configs(
     assert config.config["train_micro_batch_size_per_gpu"] == 3
     assert config.config["gradient_clipping"] == arguments.max_grad_norm
     assert not config.mismatches
+
+
+def test_deepspeed_came_to_the_losses_of_ddp() -> None:
+    """recipes/scaling/deepspeed_losses.py, which needs DeepSpeed, was run with the configs as they are."""
+    found = json.loads((FOLDER / "deepspeed_losses.json").read_text())
+    for name, digest in found["sha256"].items():
+        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, f"{name} changed; run it again"
+        assert found["losses"][name] == pytest.approx(found["losses"]["ddp"], rel=1e-5)
+    assert set(found["losses"]) == {"ddp", "deepspeed_zero2.json", "deepspeed_zero3.json"}
+    assert len(set(found["losses"]["ddp"])) == 4
 
 
 def test_what_several_processes_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
