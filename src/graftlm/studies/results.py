@@ -36,11 +36,12 @@ def mean_points(runs: Sequence[Sequence[Sequence[float]]]) -> list[tuple[int, fl
     return [(int(points[0][0]), mean(value for _, value in points)) for points in zip(*runs, strict=True)]
 
 
-def difference_text(difference: Mapping[str, Any]) -> tuple[str, str]:
+def difference_text(difference: Mapping[str, Any], digits: int = 2) -> tuple[str, str]:
     """A difference with its interval, and those of its seeds.
 
     >>> difference_text({"value": 0.5, "low": 0.25, "high": 0.75, "seeds": [0.25, 0.75]})
     ('+0.50 (+0.25 to +0.75)', '+0.25 +0.75')
     """
-    interval = f"{difference['value']:+.2f} ({difference['low']:+.2f} to {difference['high']:+.2f})"
-    return interval, " ".join(f"{value:+.2f}" for value in difference["seeds"])
+    numbers = (difference["value"], difference["low"], difference["high"], *difference["seeds"])
+    value, low, high, *seeds = (f"{number:+.{digits}f}" for number in numbers)
+    return f"{value} ({low} to {high})", " ".join(seeds)

@@ -48,7 +48,7 @@ def _figures(arm: Mapping[str, Any]) -> list[str]:
     parts = [f"{arm['metrics'][name]:.3f}" for name in ("loss", "source_gain")]
     parts += [f"{arm['own_loss']:.3f}", *map(_reached, arm["updates_to"].values())]
     if "difference" in arm:
-        texts = [difference_text(arm["difference"][name]) for name in ("loss", "source_gain")]
+        texts = [difference_text(arm["difference"][name], 3) for name in ("loss", "source_gain")]
         parts += [arm["reference"], *texts[0], *texts[1]]
     else:
         parts += ["–"] * 5
