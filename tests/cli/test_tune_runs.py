@@ -37,7 +37,8 @@ def test_a_mixture_makes_one_encoder_for_its_tasks(
     assert run.code == 0, run.err
     assert re.search(r"tiny: 8 examples, 40.0% of the draws", run.err)
     assert "best validation loss" in run.out
-    assert re.search(r"update 4 of 4 · validation loss [\d.]+ · [\d,]+ tokens/s · 0:00 left", run.err)
+    told = r"update 4 of 4 · validation loss [\d.]+ · source gain -?[\d.]+ · [\d,]+ tokens/s · 0:00 left"
+    assert re.search(told, run.err)
     assert re.search(r"encoder +│ +\d+ │ +[\d,]+ │ +yes", run.err)
     assert re.search(r"decoder +│ +\d+ │ +[\d,]+ │ +no", run.err)
     written = manifest(out)

@@ -8,6 +8,7 @@ import pytest
 MODULES = {
     "graftlm.adaptation.layers": 2,
     "graftlm.data.mixture": 5,
+    "graftlm.data.other_sources": 1,
     "graftlm.model.mask": 3,
     "graftlm.model.position": 4,
     "graftlm.families.weight_map": 2,
@@ -23,6 +24,9 @@ MODULES = {
     "graftlm.objectives.spans": 3,
     "graftlm.objectives.teacher_targets": 1,
     "graftlm.objectives.ul2": 3,
+    "graftlm.studies.adaptation.analysis": 1,
+    "graftlm.studies.outline": 1,
+    "graftlm.studies.results": 1,
     "graftlm.training.lessons": 2,
 }
 """Modules and how many examples they have."""

@@ -13,14 +13,14 @@ from rich.console import Console
 from graftlm.adaptation.adapt import adapt_to_folder
 from graftlm.adaptation.store import load_graft, save_graft
 from graftlm.adaptation.task_encoder import load_task_encoder, save_task_encoder
-from graftlm.data.collate import Example, encode
+from graftlm.data.collate import encode
 from graftlm.data.deferred import Item
 from graftlm.data.mixture import Mixture
+from graftlm.data.other_sources import with_other_sources
 from graftlm.data.task import Task
 from graftlm.data.tokenizers import Tokenizers, tokenizers_of
 from graftlm.demo.arms import Arm
 from graftlm.evaluation.evaluator import evaluate
-from graftlm.evaluation.loss import other_sources
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training.settings import TuneSettings
 from graftlm.training.tune import tune
@@ -112,14 +112,8 @@ def _tune(
     limit = task.source_limit(model.config.max_position_embeddings, model.config.source_positions)
     train = [encode(record, task, tokenizers, limit) for record in task.records("train")]
     if arm.shuffled:
-        train = shuffled_sources(train, seed)
+        train = with_other_sources(train, seed)
     validation = [encode(record, task, tokenizers, limit) for record in task.records("validation")[:VALIDATION]]
     return tune(
         model, Mixture[Item].of({task.name: train}), settings, console, title, validation={task.name: validation}
     )
-
-
-def shuffled_sources(examples: list[Example], seed: int) -> list[Example]:
-    """Every target with the source of another example that has another source."""
-    partners = other_sources([tuple(example.input_ids) for example in examples], seed)
-    return [Example(examples[j].input_ids, example.labels) for j, example in zip(partners, examples, strict=True)]

@@ -16,6 +16,8 @@ from graftlm.reports.tables import bytes_text, memory_table, metric_table, table
 SHOWN_STEPS = 200
 """Rows of a table of losses; of more updates than that, evenly many are shown."""
 SHOWN_REFERENCES = 3
+SOURCE_GAIN = "Source gain in validation: loss with another example's source less that with its own."
+"""What is said under a figure of it."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ def learning_curves(curves: Mapping[str, Curve], title: str = "Learning curves")
     caption = "Loss in nats per target token: training as a line, validation dashed with marks."
     figure = inline(figures.learning_curves(curves), title, description)
     return join([_figure(figure, caption, list(curves)), details("The figure as a table", _losses(curves))])
+
+
+def curves(lines: Mapping[str, Sequence[tuple[int, float]]], title: str, caption: str) -> Html:
+    """Something in nats per target token over updates, all runs in one figure, and the same as a table."""
+    ends = [f"{name} ends at {points[-1][1]:.2f}" for name, points in lines.items()]
+    figure = inline(figures.curves(lines), title, f"{title} over updates: {'; '.join(ends)}.")
+    cells = [dict(points) for points in lines.values()]
+    listed = table(f"{title} in nats per target token", ["update", *lines], _rows(cells, sorted(set().union(*cells))))
+    return join([_figure(figure, caption, list(lines)), details("The figure as a table", listed)])
 
 
 def metrics(arms: Mapping[str, Mapping[str, Interval]], title: str) -> Html:
@@ -106,9 +117,10 @@ def _losses(curves: Mapping[str, Curve]) -> Html:
         cells += [dict(curve.training), dict(curve.validation)]
     steps = sorted(set().union(*cells))
     every = max(1, -(-len(steps) // SHOWN_STEPS))
-    rows = [
-        [f"{step:,}", *(f"{column[step]:.3f}" if step in column else "–" for column in cells)]
-        for step in steps[every - 1 :: every]
-    ]
+    rows = _rows(cells, steps[every - 1 :: every])
     note = f", every {every}th entry" if every > 1 else ""
     return table(f"Loss in nats per target token{note}", columns, rows)
+
+
+def _rows(columns: Sequence[Mapping[int, float]], steps: Sequence[int]) -> list[list[str]]:
+    return [[f"{step:,}", *(f"{found[step]:.3f}" if step in found else "–" for found in columns)] for step in steps]

@@ -49,6 +49,20 @@ def learning_curves(curves: Mapping[str, Curve]) -> Figure:
     return figure
 
 
+def curves(lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
+    """Something in nats per target token over updates; one colour and mark a run."""
+    with style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(WIDTH, 3.3))
+        axes = figure.add_subplot(xlabel="updates", ylabel="nats per target token")
+        for number, points in enumerate(lines.values()):
+            colour, marker = series(number)
+            axes.plot(*_columns(points), color=colour, marker=marker, markersize=6)
+        axes.set_xlim(left=0)
+    return figure
+
+
 def metric_panels(arms: Mapping[str, Mapping[str, Interval]]) -> Figure:
     """A panel for each metric, and in it a dot with its interval for each arm, the first one on top."""
     with style():

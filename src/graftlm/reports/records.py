@@ -99,10 +99,11 @@ class Share(BaseModel):
 
 
 class Validation(BaseModel):
-    """Loss in nats per target token after an update."""
+    """Loss and source gain in nats per target token after an update."""
 
     step: int
     loss: FiniteFloat
+    source_gain: FiniteFloat | None = None
 
 
 class Average(BaseModel):

@@ -21,7 +21,9 @@ def run_report(records: Records) -> Page:
     if records.runs:
         curves = {name: curve(run.training) for name, run in records.runs.items()}
         sections.append(Section("What was trained", [_trained(records.runs)]))
-        sections.append(Section("Learning curves", [blocks.learning_curves(curves)]))
+        gains = {name: found for name, run in records.runs.items() if (found := gain_curve(run.training))}
+        figures = [blocks.curves(gains, "Source gain", blocks.SOURCE_GAIN)] if gains else []
+        sections.append(Section("Learning curves", [blocks.learning_curves(curves), *figures]))
     bridges = {name: run.training.bridge for name, run in records.runs.items() if run.training.bridge is not None}
     if bridges:
         sections.append(Section("Bridges", [_bridge(name, bridge) for name, bridge in bridges.items()]))
@@ -36,6 +38,11 @@ def run_report(records: Records) -> Page:
 def curve(training: Training) -> Curve:
     """The losses of a run."""
     return Curve(training.losses, [(entry.step, entry.loss) for entry in training.validation])
+
+
+def gain_curve(training: Training) -> list[tuple[int, float]]:
+    """Source gains of a run, as (update, nats per target token)."""
+    return [(entry.step, entry.source_gain) for entry in training.validation if entry.source_gain is not None]
 
 
 def _trained(runs: Mapping[str, Run]) -> Html:
@@ -63,6 +70,7 @@ def _describe(run: Run) -> dict[str, str]:
         "stored weights": bytes_text(run.stored_bytes),
         "updates": updates,
         "best validation loss": "–" if best is None else f"{best.loss:.3f}, after {best.step:,} updates",
+        "source gain then": "–" if best is None or best.source_gain is None else f"{best.source_gain:.3f}",
         "average": _average(training),
         "batch size": _batch(settings),
         "learning rate": f"{settings.learning_rate:g}",

@@ -22,7 +22,8 @@ class History:
     pending: list[float] = field(default_factory=list)
     """Training losses of the updates since the last entry."""
     validation: list[dict[str, Any]] = field(default_factory=list)
-    """{"step", "loss", "tasks": {name: loss}}; `loss` is the tasks' mean, weighted by their rates."""
+    """{"step", "loss", "tasks": {name: loss}, "source_gain", "source_gains": {name: gain}}; `loss` and `source_gain`
+    are the tasks' means, weighted by their rates. Tasks of one source have no gain, and None is that of such alone."""
     best: dict[str, Any] | None = None
     """The entry of `validation` with the lowest loss."""
     lately: list[tuple[float, float]] = field(default_factory=list)
@@ -47,24 +48,36 @@ class History:
             self.losses.append((step, math.fsum(self.pending) / len(self.pending)))
             self.pending = []
 
-    def add_validation(self, step: int, tasks: Mapping[str, float], rates: Mapping[str, float]) -> bool:
-        """Note the validation losses of some tasks; True when their mean is the lowest so far.
+    def add_validation(
+        self, step: int, tasks: Mapping[str, float], gains: Mapping[str, float], rates: Mapping[str, float]
+    ) -> bool:
+        """Note the validation losses and source gains of some tasks; True when their mean loss is the lowest so far.
 
         Raises: TrainingError when it is not finite.
         """
-        loss = mean_loss(tasks, rates)
+        entry = validated(tasks, gains, rates)
+        loss = entry["loss"]
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The validation loss is {loss} at update {step}, so training stopped; "
                 "start anew with a lower learning rate."
             )
-        self.validation.append({"step": step, "loss": loss, "tasks": dict(tasks)})
+        self.validation.append({"step": step, **entry})
         if self.best is not None and loss >= self.best["loss"]:
             return False
         self.best = self.validation[-1]
         return True
 
 
-def mean_loss(tasks: Mapping[str, float], rates: Mapping[str, float]) -> float:
-    """The mean of the losses of some tasks, weighted by their rates."""
+def validated(tasks: Mapping[str, float], gains: Mapping[str, float], rates: Mapping[str, float]) -> dict[str, Any]:
+    """Losses and source gains of some tasks with their means, as History.validation has them."""
+    return {
+        "loss": _mean(tasks, rates),
+        "tasks": dict(tasks),
+        "source_gain": _mean(gains, rates) if gains else None,
+        "source_gains": dict(gains),
+    }
+
+
+def _mean(tasks: Mapping[str, float], rates: Mapping[str, float]) -> float:
     return sum(rates[name] * value for name, value in tasks.items()) / sum(rates[name] for name in tasks)

@@ -12,11 +12,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from graftlm.data.collate import Example
 from graftlm.training.checkpoint import RunFolder, restore_weights, save_weights
-from graftlm.training.history import History, mean_loss
+from graftlm.training.history import History, validated
 from graftlm.training.ranks import any_of_them, first_says
 from graftlm.training.settings import BATCH_SIZE, TuneSettings
 from graftlm.training.trainer import bf16_pays
-from graftlm.training.validation import validation_losses
+from graftlm.training.validation import source_gains, validation_losses
 
 Report = Callable[[dict[str, Any]], None]
 """Called with each entry of History.validation."""
@@ -101,15 +101,18 @@ class RunKeeper(TrainerCallback):
         if self._validation:
             # The Trainer, which computes in bf16 where that pays, is done with the model.
             with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16_pays()):
-                entry["tasks"] = validation_losses(model, self._validation, self._batch_size)
-            entry["loss"] = mean_loss(entry["tasks"], self._rates)
+                entry |= validated(*self._measure(model), self._rates)
         return entry
+
+    def _measure(self, model: Any) -> tuple[dict[str, float], dict[str, float]]:
+        losses = validation_losses(model, self._validation, self._batch_size)
+        return losses, source_gains(model, self._validation, losses, self._batch_size)
 
     def _validate(self, step: int, model: Any) -> None:
         start = time.perf_counter()
-        losses = first_says(validation_losses(model, self._validation, self._batch_size))
+        losses, gains = first_says(self._measure(model))
         self.history.validation_seconds += time.perf_counter() - start
-        if self.history.add_validation(step, losses, self._rates):
+        if self.history.add_validation(step, losses, gains, self._rates):
             save_weights(model, self._best(step))
         self._report(self.history.validation[-1])
 

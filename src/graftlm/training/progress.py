@@ -79,6 +79,8 @@ class ProgressBar(TrainerCallback):
         parts = [f"update {entry['step']:,} of {total:,}", f"validation loss {entry['loss']:.3f}"]
         if len(entry["tasks"]) > 1:
             parts.append(", ".join(f"{name} {loss:.3f}" for name, loss in entry["tasks"].items()))
+        if entry["source_gain"] is not None:
+            parts.append(f"source gain {entry['source_gain']:.3f}")
         parts += [f"{self.rate():,.0f} tokens/s", f"{int(left) // 60}:{int(left) % 60:02d} left"]
         self.say(" · ".join(parts))
 

@@ -1,6 +1,5 @@
 """Test loss and source gain: by hand, on a model that ignores its source, and on one that has learnt to read it."""
 
-from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 import tiny
 from graftlm.data.collate import Example, Seq2SeqCollator
 from graftlm.errors import TaskError
-from graftlm.evaluation.loss import loss_and_source_gain, other_sources, target_nats
+from graftlm.evaluation.loss import loss_and_source_gain, target_nats
 from graftlm.model.modeling import EncoderOutput, GraftForConditionalGeneration
 
 EXAMPLES = [
@@ -103,37 +102,6 @@ def test_order_of_results_is_that_of_examples() -> None:
     assert target_nats(model, EXAMPLES[::-1], batch_size=2) == pytest.approx(
         target_nats(model, EXAMPLES, batch_size=2)[::-1], abs=1e-4
     )
-
-
-@pytest.mark.parametrize(
-    "sources",
-    [
-        "ab",
-        "abcdefghij",
-        "aabb",
-        "aaabbc",
-        "aabbccdde",
-        "abacadae",
-    ],
-)
-@pytest.mark.parametrize("seed", range(5))
-def test_partners_are_a_permutation_into_other_sources(sources: str, seed: int) -> None:
-    partners = other_sources(sources, seed)
-    assert sorted(partners) == list(range(len(sources)))
-    assert all(sources[i] != sources[j] for i, j in enumerate(partners))
-
-
-@pytest.mark.parametrize("sources", ["aaab", "aaaaabc", "aaaaaaaabbc"])
-def test_a_source_of_more_than_half_of_the_rows_shares_the_others(sources: str) -> None:
-    partners = other_sources(sources)
-    assert all(sources[i] != sources[j] for i, j in enumerate(partners))
-    uses = Counter(partners)
-    most = [uses[i] for i, source in enumerate(sources) if source != "a"]
-    assert max(most) - min(most) <= 1
-
-
-def test_partners_are_fixed_by_the_seed() -> None:
-    assert other_sources(range(30), 1) == other_sources(range(30), 1) != other_sources(range(30), 2)
 
 
 @pytest.mark.parametrize("examples", [EXAMPLES[:1], [EXAMPLES[0], EXAMPLES[0]]])

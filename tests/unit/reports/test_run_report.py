@@ -58,6 +58,17 @@ def test_every_figure_has_a_title_a_description_and_its_data_as_a_table() -> Non
         assert part in text
 
 
+def test_source_gains_are_drawn_and_told() -> None:
+    entries = [{"step": step, "loss": 3.0, "source_gain": gain} for step, gain in ((10, 0.125), (20, 0.25))]
+    page = report({"new": run(validation=entries, best=entries[1]), "old": run()}, {})
+    text = text_of(page)
+    assert "|10||0.125|" in text
+    assert "|20||0.250|" in text
+    assert "new ends at 0.25." in page
+    assert "|source gain then||0.250||–|" in text
+    assert "Source gain" not in report({"old": run()}, {})
+
+
 def test_bridges_are_drawn_and_told() -> None:
     page = report({"enc": run(bridge=BRIDGE), "old": run(), "plain": run(bridge=None)}, {})
     assert re.findall(r"<h2>(.*?)</h2>", page) == ["What was trained", "Learning curves", "Bridges"]

@@ -16,6 +16,7 @@ import tiny
 from graftlm.data.collate import Example
 from graftlm.data.mixture import Mixture
 from graftlm.errors import CheckpointError, GraftError, TrainingError
+from graftlm.evaluation.loss import loss_and_source_gain
 from graftlm.generation.likelihood import target_nats
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.training import checkpoint, keeper
@@ -98,7 +99,8 @@ def test_the_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "validation_losses", validate)
     model = tiny.graft()
     result = run(model)
-    assert result["best"] == {"step": 12, "loss": 1.0, "tasks": {"a": 1.0, "b": 1.0}}
+    best = result["best"]
+    assert (best["step"], best["loss"], best["tasks"]) == (12, 1.0, {"a": 1.0, "b": 1.0})
     assert [entry["step"] for entry in result["validation"]] == [6, 12, 18, 24, 25]
     assert all(torch.equal(tensor, seen[1.0][name]) for name, tensor in model.state_dict().items())
 
@@ -113,6 +115,19 @@ def test_validation_is_the_loss_per_target_token_weighted_by_the_rates() -> None
         own[name] = sum(target_nats(model, rows)) / sum(len(row.labels) for row in rows)
         assert entry["tasks"][name] == pytest.approx(own[name], rel=2e-2)  # training's precision may be bf16
     assert entry["loss"] == pytest.approx(sum(MIXTURE.rates[n] * loss for n, loss in entry["tasks"].items()))
+
+
+def test_validation_has_the_source_gain_of_tasks_with_several_sources() -> None:
+    settings = TuneSettings(steps=1, batch_size=4, learning_rate=1e-2, warmup_steps=0)
+    model = tiny.graft()
+    only_a = {"a": VALIDATION["a"], "b": VALIDATION["b"][:1]}
+    entry = tune(model, MIXTURE, settings, QUIET, validation=only_a)["validation"][0]
+    gain = loss_and_source_gain(model, VALIDATION["a"])["source_gain"].value
+    assert entry["source_gains"] == {"a": pytest.approx(gain, rel=5e-2)}  # training's precision may be bf16
+    assert entry["source_gain"] == pytest.approx(gain, rel=5e-2)
+    neither = {name: rows[:1] for name, rows in VALIDATION.items()}
+    entry = tune(tiny.graft(), MIXTURE, settings, QUIET, validation=neither)["validation"][0]
+    assert (entry["source_gain"], entry["source_gains"]) == (None, {})
 
 
 def test_the_record_says_what_was_done() -> None:

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
-from statistics import mean, median, variance
+from statistics import mean, median
 from typing import Any
 
 from graftlm.evaluation.compare import ALL_SCORES
-from graftlm.evaluation.metrics.bootstrap import Metric, interval, measure, resample
+from graftlm.evaluation.metrics.bootstrap import Metric, measure
+from graftlm.studies import differences
 from graftlm.studies.bridge.arms import BASE, Arm
-from graftlm.studies.bridge.plan import BridgePlan, best_loss
+from graftlm.studies.bridge.plan import BridgePlan
 from graftlm.studies.bridge.work import Train, Translate
+from graftlm.studies.differences import Rows
+from graftlm.studies.search import Records, best_loss
 
 METRICS = ("bleu", "chrf", "loss", "source_gain")
-POWER = 1.96 + 0.84
-"""Standard errors of a difference that is found four times out of five, at the 5 % level."""
-
-Records = Mapping[str, dict[str, Any]]
-Rows = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -115,43 +112,13 @@ def summaries(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, Arm]) -> dic
 
 
 def difference(reference: Sequence[Run], runs: Sequence[Run], metric: str) -> dict[str, Any]:
-    """Mean over seeds of an arm's metric less that of its reference, which had the same data in the same order.
-
-    `low` and `high` bound it over test sentences, resampled as pairs with all seeds together; `seeds` are the single
-    differences, whose spread says what training by chance does.
-    Source: paired bootstrap resampling, Koehn 2004 (W04-3250), section 4.
-    """
-    score = ALL_SCORES[metric]
-    sides = [[run.statistics(metric) for run in side] for side in (reference, runs)]
-    width = len(sides[0][0][0])
-    columns = [*sides[0], *sides[1]]
-    joined = [[number for rows in columns for number in rows[i]] for i in range(len(columns[0]))]
-
-    def mean_difference(sums: list[float]) -> float:
-        scores = [score(sums[start : start + width]) for start in range(0, len(sums), width)]
-        half = len(scores) // 2
-        return mean(scores[half:]) - mean(scores[:half])
-
-    low, high = interval(resample(joined, mean_difference))
-    by_seed = [
-        score([sum(column) for column in zip(*b, strict=True)])
-        - score([sum(column) for column in zip(*a, strict=True)])
-        for a, b in zip(*sides, strict=True)
-    ]
-    return {"value": mean(by_seed), "low": low, "high": high, "seeds": by_seed}
+    """How a metric of an arm's runs differs from that of its reference's; see differences.difference."""
+    first, second = ([run.statistics(metric) for run in side] for side in (reference, runs))
+    return differences.difference(first, second, ALL_SCORES[metric])
 
 
 def smallest_difference(found: Mapping[str, dict[str, Any]], metric: str = "bleu") -> float | None:
-    """The smallest true difference between two arms that the study would find four times out of five.
-
-    POWER standard errors; their square is that of sentences plus that of seeds, each averaged over all arms that have
-    several seeds; None where no arm has.
-    Source: normal approximation, Cohen 1988, section 2.2.
-    """
-    differences = [summary["difference"][metric] for summary in found.values() if "difference" in summary]
-    several = [one for one in differences if len(one["seeds"]) > 1]
-    if not several:
-        return None
-    seeds = mean(variance(one["seeds"]) / len(one["seeds"]) for one in several)
-    sentences = mean(((one["high"] - one["low"]) / (2 * 1.96)) ** 2 for one in several)
-    return POWER * sqrt(seeds + sentences)
+    """The smallest true difference between two arms that the study would find; see differences.smallest_difference."""
+    return differences.smallest_difference(
+        summary["difference"][metric] for summary in found.values() if "difference" in summary
+    )

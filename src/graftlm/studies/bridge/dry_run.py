@@ -17,13 +17,13 @@ from graftlm.studies.bridge.arms import BRIDGES, Arm, further
 from graftlm.studies.bridge.plan import BridgePlan
 from graftlm.studies.bridge.scale import Scale
 from graftlm.studies.bridge.work import Train
+from graftlm.studies.outline import Outline, arm_outline
 from graftlm.training.settings import TuneSettings
 
 
-def outline(scale: Scale) -> tuple[list[str], list[list[str]], str]:
-    """Columns and rows of a table with one arm a row, and a sentence on all of them.
+def outline(scale: Scale) -> Outline:
+    """A table with one arm a row; where only the best bridge has an arm, the first one stands for it.
 
-    Where only the best bridge has an arm, the first one stands for it.
     Raises: ConfigError for an arm that could not be trained.
     """
     columns = ["arm", "weights", "batch × updates", "rates", "runs"]
@@ -33,19 +33,17 @@ def outline(scale: Scale) -> tuple[list[str], list[list[str]], str]:
     rows, updates, runs = [], 0, 0
     for name, arm in arms.items():
         rates = scale.rates(name, arm)
-        jobs = [Train(arm_name=name, arm=arm, scale=scale, data=Path(), seed=0, rate=rate) for rate in rates]
-        settings, *_ = (TuneSettings(**job.settings) for job in jobs)
-        count = len(scale.seeds) + (0 if arm.rate_of else len(rates) - 1)
-        searched = f"of {arm.rate_of}" if arm.rate_of else " ".join(map(_short, rates))
-        size = f"{settings.batch_size} × {settings.steps:,}"
-        rows.append([name, f"{bridge_weights(arm, scale):,}", size, searched, str(count)])
-        updates, runs = updates + count * settings.steps, runs + count
+        job = Train(arm_name=name, arm=arm, scale=scale, data=Path(), seed=0, rate=rates[0])
+        found = arm_outline(job.settings, rates, len(scale.seeds), arm.rate_of)
+        rows.append([name, f"{bridge_weights(arm, scale):,}", found.size, found.rates, str(found.runs)])
+        updates, runs = updates + found.updates, runs + found.runs
     if scale.base is not None:
         updates += TuneSettings(**scale.base.settings).steps
     pairs = f"{', '.join(scale.sets)} of --data" if scale.pairs is None else f"{scale.pairs['train']} of the hub"
     start = scale.model or "a base that is trained first"
     seeds = ", ".join(map(str, scale.seeds))
-    return columns, rows, f"{runs} runs, {updates:,} updates in all, seeds {seeds}; pairs: {pairs}; start: {start}."
+    total = f"{runs} runs, {updates:,} updates in all, seeds {seeds}; pairs: {pairs}; start: {start}."
+    return Outline(columns, rows, total)
 
 
 def bridge_weights(arm: Arm, scale: Scale) -> int:
@@ -57,12 +55,3 @@ def bridge_weights(arm: Arm, scale: Scale) -> int:
     config, _ = bridged(plain, BridgeConfig.from_dict(arm.bridge), arm.init)
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in Bridge(config).parameters())
-
-
-def _short(rate: float) -> str:
-    """A learning rate in few letters.
-
-    >>> _short(0.0006), _short(2e-05)
-    ('6e-4', '2e-5')
-    """
-    return f"{rate:.0e}".replace("e-0", "e-")

@@ -11,6 +11,7 @@ from graftlm.reports.figures import Curve
 from graftlm.reports.page import Html, Page, Section, element
 from graftlm.reports.tables import seconds_text, table
 from graftlm.studies.bridge.arms import OTHER_TASK, SCRATCH, STACKED, TUNED, UNFROZEN
+from graftlm.studies.results import difference_text, mean_points
 
 COLUMNS = ("arm", "BLEU", "short", "long", "chrF", "loss", "against", "difference in BLEU (95 %)", "by seed", "rate")
 GROUPS: dict[str, Callable[[str], bool]] = {
@@ -48,12 +49,7 @@ def result_table(arms: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 def _figures(arm: Mapping[str, Any]) -> list[str]:
     metrics, difference = arm["metrics"], arm.get("difference", {}).get("bleu")
     parts = [f"{metrics[name]:.2f}" for name in ("bleu", "bleu, short", "bleu, long", "chrf")]
-    if difference is None:
-        compared = ["–", "–", "–"]
-    else:
-        seeds = " ".join(f"{value:+.2f}" for value in difference["seeds"])
-        interval = f"{difference['value']:+.2f} ({difference['low']:+.2f} to {difference['high']:+.2f})"
-        compared = [arm["reference"], interval, seeds]
+    compared = ["–"] * 3 if difference is None else [arm["reference"], *difference_text(difference)]
     return [*parts, f"{metrics['loss']:.3f}", *compared, f"{arm['rate']:g}"]
 
 
@@ -78,11 +74,7 @@ def _curves(title: str, rows: Sequence[Mapping[str, Any]], names: Sequence[str])
 
 def mean_curve(rows: Sequence[Mapping[str, Any]]) -> Curve:
     """Mean losses over seeds."""
-    return Curve(*(_mean_points([row[kind] for row in rows]) for kind in ("training", "validation")))
-
-
-def _mean_points(runs: Sequence[Sequence[Sequence[float]]]) -> list[tuple[int, float]]:
-    return [(int(points[0][0]), mean(loss for _, loss in points)) for points in zip(*runs, strict=True)]
+    return Curve(*(mean_points([row[kind] for row in rows]) for kind in ("training", "validation")))
 
 
 def _heat_maps(rows: Sequence[Mapping[str, Any]]) -> list[Html]:

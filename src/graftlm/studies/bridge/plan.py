@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from graftlm.studies.bridge.arms import BASE, BASE_ARM, BRIDGES, SCRATCH, STACKED, TUNED, UNFROZEN, Arm, further
 from graftlm.studies.bridge.scale import Scale
 from graftlm.studies.bridge.work import Train, Translate
-
-Records = Mapping[str, dict[str, Any]]
+from graftlm.studies.jobs import Job
+from graftlm.studies.search import Records, best_loss, finals, jobs_of_arm
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class BridgePlan:
     scale: Scale
     data: Path
 
-    def __call__(self, done: Records) -> Sequence[Train | Translate]:
+    def __call__(self, done: Records) -> Sequence[Job]:
         """Jobs that can begin, or have ended, given the records of those that have ended."""
-        jobs: list[Train | Translate] = []
+        jobs: list[Job] = []
         ready = True
         if self.scale.base is not None:
             [rate] = self.scale.rates(BASE, BASE_ARM)
@@ -56,17 +56,12 @@ class BridgePlan:
 
     def finals(self, name: str, arm: Arm, done: Records) -> list[Train]:
         """The training jobs that count: all seeds at the rate that was found; none before it is."""
-        search = list(self._search(name, arm, done))
-        if not search or any(job.name not in done for job in search):
-            return []
-        rate = min(search, key=lambda job: best_loss(done[job.name])).rate
-        return [self._train(name, arm, seed, rate) for seed in self.scale.seeds]
+        make = partial(self._train, name, arm)
+        return finals(list(self._search(name, arm, done)), make, self.scale.seeds, done)
 
-    def _of_arm(self, name: str, arm: Arm, done: Records) -> list[Train | Translate]:
-        finals = self.finals(name, arm, done)
-        ended = [Translate(trained=job) for job in finals if job.name in done]
+    def _of_arm(self, name: str, arm: Arm, done: Records) -> list[Job]:
         search = [] if arm.rate_of else list(self._search(name, arm, done))
-        return [*search, *(job for job in finals if job not in search), *ended]
+        return jobs_of_arm(search, self.finals(name, arm, done), lambda job: Translate(trained=job), done)
 
     def _search(self, name: str, arm: Arm, done: Records) -> Iterator[Train]:
         seed = self.scale.seeds[0]
@@ -77,8 +72,3 @@ class BridgePlan:
 
     def _train(self, name: str, arm: Arm, seed: int, rate: float) -> Train:
         return Train(arm_name=name, arm=arm, scale=self.scale, data=self.data, seed=seed, rate=rate)
-
-
-def best_loss(record: Mapping[str, Any]) -> float:
-    """Lowest validation loss of a training job's record."""
-    return float(record["run"]["best"]["loss"])

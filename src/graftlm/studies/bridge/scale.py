@@ -9,15 +9,7 @@ from typing import Any
 from graftlm.data.rows import DatasetSource
 from graftlm.data.task import SPLITS
 from graftlm.studies.bridge.arms import BASE, PAPER_ARMS, Arm
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What every arm of one kind gets. `settings` are fields of TuneSettings."""
-
-    settings: Mapping[str, Any]
-    rates: tuple[float, ...]
-    """Learning rates that are tried on the first seed; the lowest validation loss decides."""
+from graftlm.studies.search import Budget
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from graftlm.data.tokenizers import tokenizer_of
 from graftlm.families.locate import locate
-from graftlm.files import atomic_file, atomic_folder, write_json
+from graftlm.files import atomic_folder
 from graftlm.studies.bridge.analysis import result_rows, runs_of, smallest_difference, summaries
 from graftlm.studies.bridge.corpus import make_tokenizer, translation_tasks
 from graftlm.studies.bridge.page import study_page
@@ -16,9 +16,8 @@ from graftlm.studies.bridge.plan import BridgePlan
 from graftlm.studies.bridge.scale import Scale
 from graftlm.studies.bridge.work import TOKENIZER
 from graftlm.studies.jobs import run_jobs
-from graftlm.versions import machine, versions
-
-Records = Mapping[str, dict[str, Any]]
+from graftlm.studies.results import circumstances, write_study
+from graftlm.studies.search import Records
 
 
 def run_study(scale: Scale, data: Path, out: Path, workers: int, say: Callable[[str], None]) -> Records:
@@ -37,20 +36,13 @@ def write_results(scale: Scale, name: str, data: Path, out: Path, done: Records)
     plan = BridgePlan(scale, data)
     arms, runs = plan.arms(done), runs_of(plan, done)
     found = summaries(runs, arms)
-    seconds = sum(record["run"]["seconds"] for record in done.values() if "run" in record)
-    results = {
-        "machine": machine(),
-        "versions": versions("sacrebleu"),
-        "scale": name,
+    results = circumstances(name, done, "sacrebleu") | {
         "best_bridge": plan.best_bridge(done),
-        "training_seconds": round(seconds),
         "smallest_difference": smallest_difference(found),
         "arms": {
             arm: {"title": arms[arm].title if arm in arms else "base"} | summary for arm, summary in found.items()
         },
         "rows": result_rows(runs, name),
     }
-    write_json(out / "results.json", results)
-    with atomic_file(out / "report.html") as file:
-        file.write_text(study_page(results).html(), encoding="utf-8")
+    write_study(results, study_page, out)
     return results

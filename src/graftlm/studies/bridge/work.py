@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from transformers.utils import logging
 
 from graftlm.adaptation.adapt import adapt
-from graftlm.adaptation.store import load_graft, save_graft
+from graftlm.adaptation.store import load_graft
 from graftlm.data.collate import Example, encode
-from graftlm.data.mixture import Mixture
 from graftlm.data.task import Task
 from graftlm.data.tokenizers import Tokenizers, tokenizer_of, tokenizers_of
 from graftlm.evaluation.evaluator import evaluate
@@ -25,11 +22,10 @@ from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.studies.bridge.arms import BASE, Arm
 from graftlm.studies.bridge.corpus import task_named, translation_tasks, untrained
 from graftlm.studies.bridge.scale import Scale
-from graftlm.training.checkpoint import RunFolder
+from graftlm.studies.training import MODEL, quiet, train
 from graftlm.training.settings import TuneSettings
-from graftlm.training.tune import tune
 
-MODEL, TOKENIZER = "model", "tokenizer"
+TOKENIZER = "tokenizer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,28 +49,13 @@ class Train:
 
         Raises: KeyboardInterrupt when it was stopped before the end; the next call goes on from there.
         """
-        logging.disable_progress_bar()
+        quiet()
         model, tokenizers = self._beginning(folder)
         tasks = tasks_of(self.arm, self.scale, self.data)
         examples = {task.name: self._examples(task, "train", tokenizers) for task in tasks}
         validation = {task.name: self._examples(task, "validation", tokenizers) for task in tasks}
         settings = TuneSettings(**self.settings)
-        checkpoints = RunFolder(folder / self.name / "checkpoints", {"name": self.name})
-        with Path(folder / f"{self.name}.log").open("a", encoding="utf-8") as log:
-            run = tune(
-                model,
-                Mixture.of(examples),
-                settings,
-                Console(file=log),
-                self.name,
-                validation=validation,
-                run_folder=checkpoints,
-                resume=checkpoints.last(),
-            )
-        if run["interrupted_at"] is not None:
-            raise KeyboardInterrupt
-        save_graft(model, tokenizers, folder / self.name / MODEL, run=run, replace=True)
-        checkpoints.remove()
+        run = train(model, tokenizers, examples, settings, validation=validation, folder=folder, name=self.name)
         return {"arm": self.arm_name, "seed": self.seed, "rate": self.rate, "run": run}
 
     @property
@@ -133,7 +114,7 @@ class Translate:
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Metrics of every task, with the statistics of every sentence."""
-        logging.disable_progress_bar()
+        quiet()
         job = self.trained
         start = folder / job.name / MODEL
         model = load_graft(start, dtype=torch.float32)

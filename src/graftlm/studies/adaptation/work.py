@@ -1,0 +1,143 @@
+"""The jobs of the adaptation study: train one arm, and measure what it came to on texts that no choice was made by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from graftlm.adaptation.adapt import adapt, generation_config, in_memory, plan_graft
+from graftlm.adaptation.plan import fresh_plan
+from graftlm.adaptation.store import load_graft
+from graftlm.data.collate import Example
+from graftlm.data.deferred import made
+from graftlm.data.text_task import TextTask
+from graftlm.data.tokenizers import Tokenizers, tokenizers_of
+from graftlm.errors import TaskError
+from graftlm.evaluation.loss import loss_and_source_gain
+from graftlm.families.locate import locate
+from graftlm.model.modeling import GraftForConditionalGeneration
+from graftlm.objectives.text_examples import text_examples
+from graftlm.studies.adaptation.arms import PREFIX_LM, Arm
+from graftlm.studies.adaptation.scale import Scale
+from graftlm.studies.training import MODEL, quiet, train
+from graftlm.training.settings import TuneSettings
+from graftlm.training.validation import source_gains, validation_losses
+
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Adapt the language model as an arm says and train it, with one seed and one learning rate."""
+
+    arm_name: str
+    arm: Arm
+    scale: Scale
+    data: Path
+    seed: int
+    rate: float
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.arm_name}-seed-{self.seed}-rate-{self.rate:g}"
+
+    def __call__(self, folder: Path) -> dict[str, Any]:
+        """Losses and source gains before training, and the record of the run; the model stays in `folder`.
+
+        Validation is by PrefixLM, whatever is trained on. Raises: as training.train.
+        """
+        quiet()
+        model = beginning(self.arm, self.scale.model, self.seed)
+        tokenizers = tokenizers_of(locate(self.scale.model), model.config)
+        tasks = text_tasks(self.data, self.scale, self.arm)
+        examples = {
+            task.name: text_examples(task, tokenizers, "train", self.seed, self.scale.documents) for task in tasks
+        }
+        validation = held_out(self.data, self.scale, tokenizers, slice(self.scale.validation))
+        settings = TuneSettings(**self.settings)
+        losses = validation_losses(model, validation, settings.batch_size or 1)
+        start = {"losses": losses, "source_gains": source_gains(model, validation, losses, settings.batch_size or 1)}
+        run = train(model, tokenizers, examples, settings, validation=validation, folder=folder, name=self.name)
+        return {"arm": self.arm_name, "seed": self.seed, "rate": self.rate, "start": start, "run": run}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields of TuneSettings."""
+        return {
+            **({} if "phases" in self.arm.settings else {"freeze": "none"}),
+            **self.scale.budget.settings,
+            **self.arm.settings,
+            "learning_rate": self.rate,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Loss and source gain, by PrefixLM, of what a training job left."""
+
+    trained: Train
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.trained.name}-test"
+
+    def __call__(self, folder: Path) -> dict[str, Any]:
+        """The statistics of every test example, all sets one after the other."""
+        quiet()
+        job, scale = self.trained, self.trained.scale
+        start = folder / job.name / MODEL
+        model = load_graft(start, dtype=torch.float32)
+        last = None if scale.test is None else scale.validation + scale.test
+        tests = held_out(job.data, scale, tokenizers_of(start, model.config), slice(scale.validation, last))
+        metrics = loss_and_source_gain(model, [example for rows in tests.values() for example in rows])
+        named = {"arm": job.arm_name, "seed": job.seed, "rate": job.rate}
+        return named | {"statistics": {name: metric.statistics for name, metric in metrics.items()}}
+
+
+def beginning(arm: Arm, source: str, seed: int) -> GraftForConditionalGeneration:
+    """The untrained encoder–decoder of an arm, in fp32."""
+    if arm.scratch:
+        plan = plan_graft(source, **cast(Any, arm.adapt))
+        model = in_memory(fresh_plan(plan.config, seed), generation_config(plan))
+    else:
+        model = adapt(source, dtype=torch.float32, seed=seed, **cast(Any, arm.adapt))
+    if arm.encoder_attention is not None:
+        model.set_encoder_attention(arm.encoder_attention)
+    return model
+
+
+def text_tasks(data: Path, scale: Scale, arm: Arm | None = None) -> list[TextTask]:
+    """The texts of a scale with the objective of an arm, or PrefixLM. Raises: TaskError for a file that is missing."""
+    sources = _local(data, scale) if scale.texts is None else scale.texts
+    return [
+        TextTask(
+            name=name,
+            train=splits["train"],
+            validation=splits["validation"],
+            objective=dict(PREFIX_LM if arm is None else arm.objective),
+            source_length=scale.source_length,
+            target_length=scale.target_length,
+        )
+        for name, splits in sources.items()
+    ]
+
+
+def _local(data: Path, scale: Scale) -> dict[str, dict[str, Path]]:
+    sources = {name: {split: data / name / f"{split}.jsonl.gz" for split in SPLITS} for name in scale.sets}
+    for files in sources.values():
+        for file in files.values():
+            if not file.is_file():
+                raise TaskError(f"There is no {file}; give --data the folder that holds {', '.join(scale.sets)}.")
+    return sources
+
+
+def held_out(data: Path, scale: Scale, tokenizers: Tokenizers, part: slice) -> dict[str, list[Example]]:
+    """A part of each set's validation examples, by PrefixLM."""
+    found = {task.name: text_examples(task, tokenizers, "validation", 0) for task in text_tasks(data, scale)}
+    return {name: [made(item) for item in examples[part]] for name, examples in found.items()}
