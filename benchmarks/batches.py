@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from graftlm.bench.machine import machine, write
 from graftlm.data.texts import Documents
 from graftlm.objectives.frame import Frame
 from graftlm.objectives.registry import document_objective
 from graftlm.objectives.text_examples import TextExamples
 from graftlm.training.batches import Batches
-from machine import machine, write
 
 SIZE = 32
 DOCUMENT = 4_000
