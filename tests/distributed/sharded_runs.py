@@ -7,7 +7,6 @@ import dataclasses
 import errno
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -86,14 +85,6 @@ def train_in_two_lives(name: str, folder: Path) -> None:
     train(name, folder)
 
 
-def taken_over(folder: Path) -> None:
-    """Go on with a run that another number of processes left."""
-    if is_first():
-        shutil.copytree(Path(os.environ["OTHER"]) / "left.run", folder / "left.run")
-    wait()
-    train("left", folder)
-
-
 def full_disk(folder: Path) -> None:
     """The second process has no room for the second checkpoint: both say so, and the first checkpoint stays."""
     write, written = parts.save_tensors, []
@@ -115,7 +106,7 @@ def full_disk(folder: Path) -> None:
 
 SPECIAL: dict[str, Callable[[Path], None]] = {
     "left": partial(train_until_stopped, "left"),
-    "taken": taken_over,
+    "resumed": partial(train, "left"),
     "full_disk": full_disk,
     # With random numbers of each process's own.
     "unbroken": partial(train, "unbroken", dropout=0.3),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,12 +63,14 @@ def test_checkpoints_in_parts(tmp_path: Path) -> None:
     for folder in (one, two, last):
         folder.mkdir()
     launch(1, one, "full", "left")
-    launch(2, two, "taken", SHARD="true", OTHER=str(one))
+    shutil.copytree(one / "left.run", two / "left.run")
+    launch(2, two, "resumed", SHARD="true")
     check(two, one)
     check_files(two / "left.run" / "step-00000006")
     (two / "left.run").rename(two / "done.run")
     launch(2, two, "left", "unbroken", "broken", "full_disk", SHARD="true")
-    launch(1, last, "taken", OTHER=str(two))
+    shutil.copytree(two / "left.run", last / "left.run")
+    launch(1, last, "resumed")
     check(last, one)
     # As many processes go on exactly, each with the random numbers that it would have drawn.
     launch(2, two, "mended", SHARD="true")

@@ -71,7 +71,7 @@ QUICK = Scale(
 CPU = Scale(
     small=Size(layers=2, width=256, vocabulary=8_192, rows=16),
     wide=Size(layers=2, width=256, vocabulary=256_000, rows=8),
-    batches=1,
+    batches=4,
 )
 GPU = Scale(
     small=Size(layers=12, width=768, vocabulary=32_000, rows=64, tokens=512, runs=5),
@@ -245,7 +245,9 @@ def _stock(model: nn.Module, batches: Sequence[Sequence[Example]], bf16: bool = 
                 report_to="none",
                 disable_tqdm=True,
             )
-            dataset: Any = [example._asdict() for batch in batches for example in batch]
+            dataset: Any = [
+                {"input_ids": example.input_ids, "labels": example.labels} for batch in batches for example in batch
+            ]
             Seq2SeqTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=Seq2SeqCollator()).train()
 
     return run

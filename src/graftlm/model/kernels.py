@@ -157,6 +157,7 @@ def attend(
         and torch.is_grad_enabled()
         and bias is None
         and not dropout
+        and not torch.is_autocast_enabled(query.device.type)
     ):
         return capped_attention(query, key, value, mask, scale, softcap)
     return _grouped_matmul(query, key, value, mask, scale, softcap, dropout, bias)

@@ -45,7 +45,9 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, offset: float, in_fp32: bool) -> Tensor:
         y = x.float()
-        scale = torch.rsqrt(torch.linalg.vecdot(y, y).unsqueeze(-1) / y.shape[-1] + eps)
+        # Autocast would make the product in half precision.
+        with torch.autocast(x.device.type, enabled=False):
+            scale = torch.rsqrt(torch.linalg.vecdot(y, y).unsqueeze(-1) / y.shape[-1] + eps)
         ctx.save_for_backward(x, weight, scale)
         ctx.offset = offset
         y = y * scale

@@ -27,7 +27,7 @@ class RotaryTable(NamedTuple):
         rotated = self.cos.shape[-1]
         rest = x[..., rotated:]
         x = x[..., :rotated]
-        if x.requires_grad and x.dtype == self.cos.dtype == torch.float32:
+        if x.dtype == self.cos.dtype == torch.float32:
             x = _Rotate.apply(x, self.cos, self.sin)
         else:
             first, second = x.chunk(2, dim=-1)

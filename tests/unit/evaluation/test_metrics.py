@@ -35,7 +35,6 @@ def random_corpus(rows: int, most_references: int) -> tuple[list[str], list[list
     "module",
     [
         "compare",
-        "loss",
         "metrics.bootstrap",
         "metrics.corpus",
         "metrics.mean",

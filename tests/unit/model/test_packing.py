@@ -86,7 +86,7 @@ def test_sources_of_one_token_have_no_memory() -> None:
     for mode in ("merged-source", "separate-source"):
         model = graft(**GRAFTS[mode])
         found = model(**PackedCollator()(rows))
-        single = [model(input_ids=torch.tensor([x]), labels=torch.tensor([y])).logits[0] for x, y in rows]
+        single = [model(input_ids=torch.tensor([x]), labels=torch.tensor([y])).logits[0] for x, y, _ in rows]
         assert gap(found.logits[0], torch.cat(single)) <= 10 * SAME
         found.loss.backward()
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

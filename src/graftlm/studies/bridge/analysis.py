@@ -76,18 +76,12 @@ def result_rows(runs: Mapping[str, Sequence[Run]], scale: str) -> list[dict[str,
             "validation_loss": best_loss(run.trained),
             "metrics": {metric: value.to_dict() for metric, value in run.metrics.items()},
             "validation": [[entry["step"], entry["loss"]] for entry in run.trained["run"]["validation"]],
-            "training": _every_tenth(run.trained["run"]["losses"]),
+            "training": run.trained["run"]["losses"],
             "bridge": run.trained["run"].get("bridge"),
         }
         for name, arm_runs in runs.items()
         for run in arm_runs
     ]
-
-
-def _every_tenth(losses: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Means over ten updates each, so that curves can be read and files stay small."""
-    groups = [losses[start : start + 10] for start in range(0, len(losses), 10)]
-    return [[group[-1][0], round(mean(loss for _, loss in group), 4)] for group in groups]
 
 
 def summaries(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, Arm]) -> dict[str, dict[str, Any]]:
