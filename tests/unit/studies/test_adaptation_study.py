@@ -17,12 +17,13 @@ from graftlm.data.tokenizers import Tokenizers, tokenizer_of
 from graftlm.errors import TaskError
 from graftlm.families.locate import locate
 from graftlm.objectives.text_examples import text_examples
-from graftlm.studies.adaptation.analysis import runs_of, thresholds, updates_to
+from graftlm.studies.adaptation.analysis import AdaptationRun, thresholds, updates_to
 from graftlm.studies.adaptation.arms import BASE, all_arms
 from graftlm.studies.adaptation.plan import AdaptationPlan
 from graftlm.studies.adaptation.scale import MINI, SCALES, Scale
 from graftlm.studies.adaptation.study import run_study, write_results
 from graftlm.studies.adaptation.work import text_tasks
+from graftlm.studies.runs import runs_of
 from graftlm.studies.search import Budget
 
 WORDS = [*"abcdefghijklmnopqrstuvwxyz"]
@@ -157,7 +158,7 @@ def test_updates_to_a_loss_are_those_of_the_first_validation_that_has_it(
 ) -> None:
     curve = [[0, 6.0], [50, 5.5], [100, 5.0], [150, 5.2]]
     assert [updates_to(curve, loss) for loss in (7.0, 5.5, 5.1, 4.9)] == [0, 50, 100, None]
-    runs = runs_of(AdaptationPlan(scale, data), finished[1])
+    runs = runs_of(AdaptationRun, AdaptationPlan(scale, data)(finished[1]), finished[1])
     to_reach = thresholds(runs, 3.0)
     assert to_reach["early"] == 3.0
     best = [min(loss for step, loss in run.curve("loss") if step) for run in runs[BASE]]

@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from graftlm.cli.main import app
 from graftlm.errors import TaskError
-from graftlm.studies.bridge.analysis import difference, result_rows, runs_of, smallest_difference
+from graftlm.studies.bridge.analysis import BridgeRun, difference, smallest_difference
 from graftlm.studies.bridge.arms import TUNED, UNFROZEN
 from graftlm.studies.bridge.plan import BridgePlan
 from graftlm.studies.bridge.scale import MINI, SCALES, Budget, Scale
 from graftlm.studies.bridge.study import run_study, write_results
 from graftlm.studies.bridge.work import Train
+from graftlm.studies.runs import result_rows, runs_of
 from updates import press_ctrl_c
 
 WORDS = {"rot": "red", "blau": "blue", "haus": "house", "hund": "dog", "das": "the", "sieht": "sees", "und": "and"}
@@ -126,7 +127,7 @@ def test_a_job_that_was_stopped_leaves_no_model_and_goes_on(
 
 def test_a_difference_is_that_of_the_means_and_lies_in_its_interval(data: Path, finished: tuple[Path, Any]) -> None:
     plan, done = BridgePlan(TINY, data), finished[1]
-    runs = runs_of(plan, done)
+    runs = runs_of(BridgeRun, plan(done), done)
     rows = result_rows(runs, "tiny")
     for metric in ("loss", "bleu"):
         found = difference(runs["none"], runs["linear-gca"], metric)

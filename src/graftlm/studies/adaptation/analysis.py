@@ -11,10 +11,9 @@ from typing import Any
 from graftlm.evaluation.loss import per_token
 from graftlm.evaluation.metrics.bootstrap import Metric, measure
 from graftlm.studies.adaptation.arms import BASE, Arm
-from graftlm.studies.adaptation.plan import AdaptationPlan
-from graftlm.studies.adaptation.work import Measure, Train
 from graftlm.studies.differences import difference
-from graftlm.studies.search import Records, best_loss
+from graftlm.studies.runs import Run
+from graftlm.studies.search import best_loss
 
 METRICS = ("loss", "source_gain")
 LAST = 0.1
@@ -24,12 +23,8 @@ Points = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Run:
+class AdaptationRun(Run):
     """A trained model on all test examples."""
-
-    job: Train
-    trained: Mapping[str, Any]
-    tested: Mapping[str, Any]
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
@@ -49,41 +44,13 @@ class Run:
         begin = sum(shares[name]["rate"] * value for name, value in before.items())
         return [[0, begin], *([entry["step"], entry[metric]] for entry in self.trained["run"]["validation"])]
 
-
-def runs_of(plan: AdaptationPlan, done: Records) -> dict[str, list[Run]]:
-    """The runs that count of every arm, as far as they have ended, in order of their seeds."""
-    found: dict[str, list[Run]] = {}
-    for job in plan(done):
-        if isinstance(job, Measure) and job.name in done:
-            run = Run(job.trained, done[job.trained.name], done[job.name])
-            found.setdefault(job.trained.arm_name, []).append(run)
-    for runs in found.values():
-        runs.sort(key=lambda run: run.job.seed)
-    return found
+    def row(self, scale: str) -> dict[str, Any]:
+        """With the loss of its own objective and both curves."""
+        curves = {"validation": self.curve("loss"), "source_gain": self.curve("source_gain")}
+        return super().row(scale) | {"own_loss": self.own_loss} | curves
 
 
-def result_rows(runs: Mapping[str, Sequence[Run]], scale: str) -> list[dict[str, Any]]:
-    """A row for each run: arm, seed, scale, metrics with intervals over examples, learning rate and curves."""
-    return [
-        {
-            "arm": name,
-            "seed": run.job.seed,
-            "scale": scale,
-            "rate": run.job.rate,
-            "parameters": run.trained["run"]["parameters"]["trainable"],
-            "validation_loss": best_loss(run.trained),
-            "own_loss": run.own_loss,
-            "metrics": {metric: value.to_dict() for metric, value in run.metrics.items()},
-            "validation": run.curve("loss"),
-            "source_gain": run.curve("source_gain"),
-            "training": run.trained["run"]["losses"],
-        }
-        for name, arm_runs in runs.items()
-        for run in arm_runs
-    ]
-
-
-def thresholds(runs: Mapping[str, Sequence[Run]], early: float) -> dict[str, float]:
+def thresholds(runs: Mapping[str, Sequence[AdaptationRun]], early: float) -> dict[str, float]:
     """Validation losses to be reached: the early one, and the mean of the base arm's lowest ones where it has any."""
     base = [best_loss(run.trained) for run in runs.get(BASE, ())]
     return {"early": early} | ({BASE: mean(base)} if base else {})
@@ -99,7 +66,7 @@ def updates_to(curve: Points, threshold: float) -> int | None:
 
 
 def summaries(
-    runs: Mapping[str, Sequence[Run]], arms: Mapping[str, Arm], to_reach: Mapping[str, float]
+    runs: Mapping[str, Sequence[AdaptationRun]], arms: Mapping[str, Arm], to_reach: Mapping[str, float]
 ) -> dict[str, dict[str, Any]]:
     """Of every arm: means over seeds, updates to each threshold by seed, and differences from its reference."""
     found: dict[str, dict[str, Any]] = {}
@@ -125,6 +92,6 @@ def summaries(
     return found
 
 
-def _difference(pairs: Sequence[tuple[Run, Run]], metric: str) -> dict[str, Any]:
+def _difference(pairs: Sequence[tuple[AdaptationRun, AdaptationRun]], metric: str) -> dict[str, Any]:
     first, second = ([run.tested["statistics"][metric] for run in side] for side in zip(*pairs, strict=True))
     return difference(first, second, per_token)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graftlm.studies.adaptation.analysis import METRICS, result_rows, runs_of, summaries, thresholds
+from graftlm.studies.adaptation.analysis import METRICS, AdaptationRun, summaries, thresholds
 from graftlm.studies.adaptation.arms import shown
 from graftlm.studies.adaptation.page import study_page
 from graftlm.studies.adaptation.plan import AdaptationPlan
@@ -15,6 +15,7 @@ from graftlm.studies.adaptation.work import text_tasks
 from graftlm.studies.differences import smallest_difference
 from graftlm.studies.jobs import run_jobs
 from graftlm.studies.results import circumstances, write_study
+from graftlm.studies.runs import result_rows, runs_of
 from graftlm.studies.search import Records
 
 
@@ -28,11 +29,11 @@ def run_study(scale: Scale, data: Path, out: Path, workers: int, say: Callable[[
 def write_results(scale: Scale, name: str, data: Path, out: Path, done: Records) -> dict[str, Any]:
     """Write results.json and report.html of the jobs that are done into `out`; returns the results."""
     plan = AdaptationPlan(scale, data)
-    runs = runs_of(plan, done)
+    jobs = plan(done)
+    runs = runs_of(AdaptationRun, jobs, done)
     to_reach = thresholds(runs, scale.early)
     found = summaries(runs, scale.arms, to_reach)
     differences = [summary["difference"] for summary in found.values() if "difference" in summary]
-    jobs = plan(done)
     results = circumstances(name, done) | {
         "model": scale.model,
         "texts": scale.told,

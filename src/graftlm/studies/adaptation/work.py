@@ -10,19 +10,18 @@ import torch
 
 from graftlm.adaptation.adapt import adapt, generation_config, in_memory, plan_graft
 from graftlm.adaptation.plan import fresh_plan
-from graftlm.adaptation.store import load_graft
 from graftlm.data.collate import Example
 from graftlm.data.deferred import made
 from graftlm.data.text_task import TextTask
 from graftlm.data.tokenizers import Tokenizers, tokenizers_of
-from graftlm.errors import TaskError
 from graftlm.evaluation.loss import loss_and_source_gain
 from graftlm.families.locate import locate
 from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.objectives.text_examples import text_examples
 from graftlm.studies.adaptation.arms import PREFIX_LM, Arm
 from graftlm.studies.adaptation.scale import Scale
-from graftlm.studies.training import MODEL, quiet, train
+from graftlm.studies.data import local_files
+from graftlm.studies.training import AfterTraining, ArmTraining, quiet, train
 from graftlm.training.settings import TuneSettings
 from graftlm.training.validation import source_gains, validation_losses
 
@@ -30,20 +29,11 @@ SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(ArmTraining):
     """Adapt the language model as an arm says and train it, with one seed and one learning rate."""
 
-    arm_name: str
     arm: Arm
     scale: Scale
-    data: Path
-    seed: int
-    rate: float
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.arm_name}-seed-{self.seed}-rate-{self.rate:g}"
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Losses and source gains before training, and the record of the run; the model stays in `folder`.
@@ -62,42 +52,29 @@ class Train:
         losses = validation_losses(model, validation, settings.batch_size or 1)
         start = {"losses": losses, "source_gains": source_gains(model, validation, losses, settings.batch_size or 1)}
         run = train(model, tokenizers, examples, settings, validation=validation, folder=folder, name=self.name)
-        return {"arm": self.arm_name, "seed": self.seed, "rate": self.rate, "start": start, "run": run}
+        return self.heading | {"start": start, "run": run}
 
     @property
     def settings(self) -> dict[str, Any]:
         """Fields of TuneSettings."""
-        return {
-            **({} if "phases" in self.arm.settings else {"freeze": "none"}),
-            **self.scale.budget.settings,
-            **self.arm.settings,
-            "learning_rate": self.rate,
-            "seed": self.seed,
-        }
+        return self.settings_of(self.scale.budget.settings, self.arm.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
+class Measure(AfterTraining):
     """Loss and source gain, by PrefixLM, of what a training job left."""
 
     trained: Train
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.trained.name}-test"
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """The statistics of every test example, all sets one after the other."""
         quiet()
         job, scale = self.trained, self.trained.scale
-        start = folder / job.name / MODEL
-        model = load_graft(start, dtype=torch.float32)
+        model, tokenizers = self.opened(folder)
         last = None if scale.test is None else scale.validation + scale.test
-        tests = held_out(job.data, scale, tokenizers_of(start, model.config), slice(scale.validation, last))
+        tests = held_out(job.data, scale, tokenizers, slice(scale.validation, last))
         metrics = loss_and_source_gain(model, [example for rows in tests.values() for example in rows])
-        named = {"arm": job.arm_name, "seed": job.seed, "rate": job.rate}
-        return named | {"statistics": {name: metric.statistics for name, metric in metrics.items()}}
+        return job.heading | {"statistics": {name: metric.statistics for name, metric in metrics.items()}}
 
 
 def beginning(arm: Arm, source: str, seed: int) -> GraftForConditionalGeneration:
@@ -114,7 +91,7 @@ def beginning(arm: Arm, source: str, seed: int) -> GraftForConditionalGeneration
 
 def text_tasks(data: Path, scale: Scale, arm: Arm | None = None) -> list[TextTask]:
     """The texts of a scale with the objective of an arm, or PrefixLM. Raises: TaskError for a file that is missing."""
-    sources = _local(data, scale) if scale.texts is None else scale.texts
+    sources = local_files(data, scale.sets, SPLITS) if scale.texts is None else scale.texts
     return [
         TextTask(
             name=name,
@@ -126,15 +103,6 @@ def text_tasks(data: Path, scale: Scale, arm: Arm | None = None) -> list[TextTas
         )
         for name, splits in sources.items()
     ]
-
-
-def _local(data: Path, scale: Scale) -> dict[str, dict[str, Path]]:
-    sources = {name: {split: data / name / f"{split}.jsonl.gz" for split in SPLITS} for name in scale.sets}
-    for files in sources.values():
-        for file in files.values():
-            if not file.is_file():
-                raise TaskError(f"There is no {file}; give --data the folder that holds {', '.join(scale.sets)}.")
-    return sources
 
 
 def held_out(data: Path, scale: Scale, tokenizers: Tokenizers, part: slice) -> dict[str, list[Example]]:

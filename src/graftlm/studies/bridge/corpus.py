@@ -10,9 +10,9 @@ import torch
 from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from graftlm.data.task import SPLITS, Task, load_task
-from graftlm.errors import TaskError
 from graftlm.files import atomic_folder
 from graftlm.studies.bridge.scale import Scale
+from graftlm.studies.data import local_files
 
 EOS, UNKNOWN, PAD = "</s>", "<unk>", "<pad>"
 
@@ -21,20 +21,15 @@ def translation_tasks(data: Path, scale: Scale) -> list[Task]:
     """The pairs of a scale in a data folder, as tasks. Raises: TaskError for a file that is missing."""
     if scale.pairs is not None:
         return [Task(name=scale.pairs["train"].dataset, **_limits(scale), **cast(Any, scale.pairs))]
-    return [_task(data / name, scale) for name in scale.sets]
+    return [
+        Task(name=name, **_limits(scale), **cast(Any, files))
+        for name, files in local_files(data, scale.sets, SPLITS).items()
+    ]
 
 
 def task_named(name: str, scale: Scale) -> Task:
     """A built-in task, decoded as translations are."""
     return load_task(name).model_copy(update=_limits(scale))
-
-
-def _task(folder: Path, scale: Scale) -> Task:
-    files: dict[str, Any] = {split: folder / f"{split}.jsonl.gz" for split in SPLITS}
-    for file in files.values():
-        if not file.is_file():
-            raise TaskError(f"There is no {file}; give --data the folder that holds {', '.join(scale.sets)}.")
-    return Task(name=folder.name, **_limits(scale), **files)
 
 
 def _limits(scale: Scale) -> dict[str, Any]:

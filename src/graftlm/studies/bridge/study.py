@@ -9,7 +9,7 @@ from typing import Any
 from graftlm.data.tokenizers import tokenizer_of
 from graftlm.families.locate import locate
 from graftlm.files import atomic_folder
-from graftlm.studies.bridge.analysis import result_rows, runs_of, smallest_difference, summaries
+from graftlm.studies.bridge.analysis import BridgeRun, smallest_difference, summaries
 from graftlm.studies.bridge.corpus import make_tokenizer, translation_tasks
 from graftlm.studies.bridge.page import study_page
 from graftlm.studies.bridge.plan import BridgePlan
@@ -17,6 +17,7 @@ from graftlm.studies.bridge.scale import Scale
 from graftlm.studies.bridge.work import TOKENIZER
 from graftlm.studies.jobs import run_jobs
 from graftlm.studies.results import circumstances, write_study
+from graftlm.studies.runs import result_rows, runs_of
 from graftlm.studies.search import Records
 
 
@@ -34,7 +35,7 @@ def run_study(scale: Scale, data: Path, out: Path, workers: int, say: Callable[[
 def write_results(scale: Scale, name: str, data: Path, out: Path, done: Records) -> dict[str, Any]:
     """Write results.json and report.html of the jobs that are done into `out`; returns the results."""
     plan = BridgePlan(scale, data)
-    arms, runs = plan.arms(done), runs_of(plan, done)
+    arms, runs = plan.arms(done), runs_of(BridgeRun, plan(done), done)
     found = summaries(runs, arms)
     results = circumstances(name, done, "sacrebleu") | {
         "best_bridge": plan.best_bridge(done),

@@ -22,27 +22,18 @@ from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.studies.bridge.arms import BASE, Arm
 from graftlm.studies.bridge.corpus import task_named, translation_tasks, untrained
 from graftlm.studies.bridge.scale import Scale
-from graftlm.studies.training import MODEL, quiet, train
+from graftlm.studies.training import MODEL, AfterTraining, ArmTraining, quiet, train
 from graftlm.training.settings import TuneSettings
 
 TOKENIZER = "tokenizer"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(ArmTraining):
     """Train an arm with one seed and one learning rate."""
 
-    arm_name: str
     arm: Arm
     scale: Scale
-    data: Path
-    seed: int
-    rate: float
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.arm_name}-seed-{self.seed}-rate-{self.rate:g}"
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Train from the base in `folder`, or from scratch; the model and the record of the run stay.
@@ -56,18 +47,12 @@ class Train:
         validation = {task.name: self._examples(task, "validation", tokenizers) for task in tasks}
         settings = TuneSettings(**self.settings)
         run = train(model, tokenizers, examples, settings, validation=validation, folder=folder, name=self.name)
-        return {"arm": self.arm_name, "seed": self.seed, "rate": self.rate, "run": run}
+        return self.heading | {"run": run}
 
     @property
     def settings(self) -> dict[str, Any]:
         """Fields of TuneSettings."""
-        return {
-            **({} if "phases" in self.arm.settings else {"freeze": "none"}),
-            **self.scale.budget(self.arm_name, self.arm).settings,
-            **self.arm.settings,
-            "learning_rate": self.rate,
-            "seed": self.seed,
-        }
+        return self.settings_of(self.scale.budget(self.arm_name, self.arm).settings, self.arm.settings)
 
     def _beginning(self, folder: Path) -> tuple[GraftForConditionalGeneration, Tokenizers]:
         if self.arm.scratch:
@@ -102,23 +87,16 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Translate:
+class Translate(AfterTraining):
     """Translate the test sets with what a training job left."""
 
     trained: Train
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.trained.name}-test"
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Metrics of every task, with the statistics of every sentence."""
         quiet()
         job = self.trained
-        start = folder / job.name / MODEL
-        model = load_graft(start, dtype=torch.float32)
-        tokenizers = tokenizers_of(start, model.config)
+        model, tokenizers = self.opened(folder)
         tasks = tasks_of(job.arm, job.scale, job.data)
         words = [
             [len(task.source(record).split()) for record in task.records("test")[: job.scale.test]] for task in tasks
@@ -127,8 +105,7 @@ class Translate:
             evaluate(model, tokenizers, task, "test", limit=job.scale.test, batch_size=64, model_name=job.arm_name)
             for task in tasks
         ]
-        named = {"arm": job.arm_name, "seed": job.seed, "rate": job.rate}
-        return named | {"evaluations": evaluations, "source_words": words}
+        return job.heading | {"evaluations": evaluations, "source_words": words}
 
 
 def tasks_of(arm: Arm, scale: Scale, data: Path) -> list[Task]:
