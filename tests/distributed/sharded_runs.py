@@ -24,10 +24,10 @@ from graftlm.errors import GraftError
 from graftlm.training import history, parts
 from graftlm.training import tune as tuning
 from graftlm.training.checkpoint import RunFolder, trained
-from graftlm.training.history import History
 from graftlm.training.ranks import is_first, wait
 from graftlm.training.settings import TuneSettings
 from graftlm.training.tune import tune
+from updates import Killed, die
 
 EXAMPLES = [Example([1, 5 + i, 9] * (1 + i % 3), [20 + i, 7, 4, 2][: 2 + i % 3]) for i in range(12)]
 """Of lengths so unlike that a mean over processes instead of tokens would be another loss."""
@@ -50,10 +50,6 @@ SIDES = ("encoder", "decoder")
 STOPPED_AFTER = 3
 
 
-class Stopped(BaseException):
-    """Stands for processes that are gone."""
-
-
 def train(name: str, folder: Path, dropout: float = 0.0) -> None:
     stacks = {side: dataclasses.replace(tiny.LOSSLESS[side], embedding_dropout=dropout) for side in SIDES}
     model = tiny.graft(**tiny.LOSSLESS | stacks | {"share_layers": True})
@@ -67,16 +63,9 @@ def train(name: str, folder: Path, dropout: float = 0.0) -> None:
 
 
 def train_until_stopped(name: str, folder: Path, **more: Any) -> None:
-    add = History.add_loss
-
-    def note(self: History, at: int, loss: float) -> None:
-        add(self, at, loss)
-        if at == STOPPED_AFTER:
-            raise Stopped
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(History, "add_loss", note)
-        with pytest.raises(Stopped):
+        die(patch, STOPPED_AFTER)
+        with pytest.raises(Killed):
             train(name, folder, **more)
 
 
