@@ -66,6 +66,26 @@ def test_the_plain_language_model_is_written_whole_and_evaluated_by_the_same_cod
     assert scored.code == 0, scored.err
 
 
+def test_shared_layers_train_as_one_and_become_a_language_model(
+    graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--freeze", "none", "--share-layers", "--encoder-attention", "bidirectional", "--steps", 4)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    tune(graftlm, graft_folder, task_file, whole, *options)
+    config = json.loads((whole / "config.json").read_text())
+    assert (config["share_layers"], config["encoder_attention"]) == (True, "bidirectional")
+    command = ("tune", graft_folder, "--task", task_file, "--out", parts, *options)
+    with monkeypatch.context() as patch:
+        press_ctrl_c(patch, 2)
+        assert graftlm(*command).code == 130
+    assert graftlm(*command, "--resume").code == 0
+    assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
+    exported = graftlm("export", whole, "--format", "causal-lm", "--out", tmp_path / "lm")
+    assert exported.code == 0, exported.err
+    tuned = tune(graftlm, whole, task_file, tmp_path / "e")
+    assert tuned["run"]["keeps_decoder"] is True
+
+
 def test_an_interrupted_lora_goes_on_where_it_was(
     graftlm: Command, graft_folder: Path, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def tune(
     out: options.Out,
     freeze: options.Freeze = None,
     phases: options.Phases = None,
+    share_layers: options.ShareLayers = False,
     lora: options.Lora = None,
     decoder_adapter: options.DecoderAdapter = "none",
     adapter_rank: options.AdapterRank = None,

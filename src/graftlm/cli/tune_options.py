@@ -26,6 +26,13 @@ Phases = Annotated[
         "share: 0.1 in place of steps is a part of all updates.",
     ),
 ]
+ShareLayers = Annotated[
+    bool,
+    typer.Option(
+        "--share-layers",
+        help="With --freeze none: the layers that encoder and decoder of a lossless graft share train as one.",
+    ),
+]
 Lora = Annotated[
     int | None,
     typer.Option(help="Train a LoRA of this rank beside the encoder's frozen weights; or the rank of causal-lora."),

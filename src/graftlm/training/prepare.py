@@ -17,7 +17,8 @@ from graftlm.training.settings import TuneSettings
 def prepare(model: GraftForConditionalGeneration, settings: TuneSettings) -> FreezePlan:
     """Give `model` the parts that train, and freeze the others.
 
-    An encoder that shares the decoder's weights gets its own, unless the plan freezes both. The baselines are the
+    An encoder that shares the decoder's weights gets its own, unless the plan freezes both, or the settings say that
+    they train as one. The baselines are the
     plain language model, decoder-only: a lossless graft whose encoder is causal and shares every weight with the
     decoder computes just that, and a LoRA that stands on both sides is a LoRA on that model.
     Raises: ConfigError for parts that do not go together, and as `freeze`.
@@ -47,6 +48,8 @@ def _parts(model: GraftForConditionalGeneration, settings: TuneSettings) -> Free
     if settings.lora is not None:
         model.encoder_adapter = Adapter(AdapterConfig(kind="lora", rank=settings.lora), model.encoder.layers)
         plans = tuple("encoder" if plan == "none" else f"{plan},encoder" for plan in plans)
+    elif settings.share_layers:
+        _check_shared(model, plans)
     elif not all(_freezes_shared(model, plan) for plan in plans):
         model.copy_layers()
     if settings.decoder_adapter is not None:
@@ -56,6 +59,22 @@ def _parts(model: GraftForConditionalGeneration, settings: TuneSettings) -> Free
     if not frozen.keeps_decoder and (model.encoder_adapter, model.decoder_adapter) != (None, None):
         raise ConfigError("A LoRA or adapter goes with a frozen decoder; freeze it, or leave out lora and adapter.")
     return frozen
+
+
+def _check_shared(model: GraftForConditionalGeneration, plans: tuple[str, ...]) -> None:
+    """Raises: ConfigError where nothing is shared, or a plan means one side without the other."""
+    if not model.config.share_layers:
+        raise ConfigError(
+            "share_layers is for a graft whose encoder uses the decoder's own layers, as recipe lossless makes it; "
+            "this encoder has its own, so leave it out."
+        )
+    for plan in plans:
+        for name, _ in model.encoder.named_parameters():
+            if freezes(plan, f"encoder.{name}") != freezes(plan, f"decoder.{name}"):
+                raise ConfigError(
+                    f"share_layers trains encoder and decoder as one, but freeze {plan!r} means encoder.{name} without "
+                    "the decoder's; freeze none of both, or leave out share_layers."
+                )
 
 
 def _baseline(model: GraftForConditionalGeneration, settings: TuneSettings) -> FreezePlan:

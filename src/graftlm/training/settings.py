@@ -38,6 +38,8 @@ class TuneSettings:
     """What stays as it is, in the words of training.freeze; `decoder` where there are no phases."""
     phases: tuple[Phase, ...] = ()
     """Freeze plans one after the other, in place of `freeze`; one schedule of the learning rate spans them."""
+    share_layers: bool = False
+    """Layers that encoder and decoder share train as one set of weights, instead of becoming the encoder's own."""
     lora: int | None = None
     """Rank of a LoRA that trains in place of the encoder's weights, or of the baseline's."""
     decoder_adapter: AdapterKind | None = None
@@ -188,6 +190,8 @@ class TuneSettings:
             object.__setattr__(self, "adapter_rank", self.adapter_rank or ADAPTER_RANK)
         elif self.adapter_rank is not None:
             raise ConfigError("adapter_rank is the rank of decoder_adapter lora; choose that kind or leave it out.")
+        if self.share_layers and (self.lora, self.decoder_adapter, self.baseline) != (None, None, None):
+            raise ConfigError("share_layers says how all weights train; leave out lora, decoder_adapter and baseline.")
 
     def _check_baseline(self) -> None:
         if self.baseline is None:

@@ -81,6 +81,40 @@ def test_a_plan_means_one_side_without_the_other(plan: str) -> None:
     assert not model.config.share_layers
 
 
+def test_shared_layers_can_train_as_one() -> None:
+    model, copied = shared(), shared()
+    plan = prepare(model, TuneSettings(freeze="none", share_layers=True))
+    assert model.config.share_layers
+    assert plan.trainable == sum(p.numel() for p in model.parameters())
+    assert not plan.keeps_decoder
+    prepare(copied, TuneSettings(freeze="none"))
+    batch = {
+        "input_ids": torch.tensor([[5, 9, 3, 7, 11]]),
+        "attention_mask": torch.ones(1, 5, dtype=torch.long),
+        "labels": torch.tensor([[4, 8, 2]]),
+    }
+    for one in (model, copied):
+        one.eval()
+        one(**batch).loss.backward()
+    own = dict(copied.encoder.named_parameters())
+    for name, parameter in model.decoder.named_parameters():
+        parts = [copied.decoder.get_parameter(name).grad] + ([own[name].grad] if name in own else [])
+        total = sum(part for part in parts if part is not None)
+        torch.testing.assert_close(parameter.grad, total, rtol=1e-5, atol=1e-6)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in own.values())
+
+
+@pytest.mark.parametrize("plan", ["encoder", "decoder", "none,encoder.layers.1.*"])
+def test_layers_that_train_as_one_are_meant_on_both_sides(plan: str) -> None:
+    with pytest.raises(ConfigError, match="as one, but freeze"):
+        prepare(shared(), TuneSettings(freeze=plan, share_layers=True))
+
+
+def test_layers_that_are_not_shared_cannot_train_as_one() -> None:
+    with pytest.raises(ConfigError, match="has its own, so leave it out"):
+        prepare(graft(**LOSSLESS), TuneSettings(freeze="none", share_layers=True))
+
+
 @pytest.mark.parametrize("baseline", ["causal-full", "causal-lora"])
 def test_baselines_train_one_set_of_weights_for_both_sides(baseline: Any) -> None:
     model = shared()
@@ -157,6 +191,9 @@ def test_rank_of_a_size() -> None:
         ({"baseline": "causal-full", "lora": 4}, "leave out lora"),
         ({"baseline": "causal-lora", "freeze": "none"}, "leave out freeze"),
         ({"baseline": "causal-lora", "decoder_adapter": "bias"}, "decoder_adapter"),
+        ({"baseline": "causal-full", "share_layers": True}, "share_layers"),
+        ({"share_layers": True, "lora": 4}, "leave out lora"),
+        ({"share_layers": True, "decoder_adapter": "bias"}, "leave out lora"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
