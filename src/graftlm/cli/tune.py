@@ -262,18 +262,14 @@ def examples_of(
     seed: int,
     limit: int | None = None,
 ) -> Sequence[Item]:
-    """Examples of a split, or of its first `limit` rows, for a model with `positions` (see Task.source_limit)."""
-    from graftlm.data.collate import encode
-    from graftlm.data.text_task import TextTask
-    from graftlm.objectives.text_examples import text_examples
+    """As objectives.task_examples, and says what of the texts was left out."""
+    from graftlm.objectives.task_examples import task_examples
+    from graftlm.objectives.text_examples import TextExamples
 
-    if isinstance(task, TextTask):
-        found = text_examples(task, tokenizers, split, seed, limit)
-        if str(found.documents.skipped):
-            typer.echo(f"{task.name}, {split}: left out {found.documents.skipped}.", err=True)
-        return found
-    records = task.records(split)[:limit]
-    return [encode(record, task, tokenizers, task.source_limit(*positions)) for record in records]
+    found = task_examples(task, split, tokenizers, positions, seed, limit)
+    if isinstance(found, TextExamples) and str(found.documents.skipped):
+        typer.echo(f"{task.name}, {split}: left out {found.documents.skipped}.", err=True)
+    return found
 
 
 def _identity(graft: GraftForConditionalGeneration, tasks: Sequence[Task | TextTask], **more: Any) -> dict[str, Any]:
