@@ -12,7 +12,7 @@ import typer
 from graftlm.cli.common import INTERRUPTED, print_table
 from graftlm.errors import ConfigError
 
-STUDIES = ("bridge", "adaptation")
+STUDIES = ("bridge", "adaptation", "steering")
 """Packages of graftlm.studies; each has SCALES, outline, run_study and write_results."""
 
 
@@ -30,7 +30,7 @@ def study(
 ) -> None:
     """Repeat a paper's experiment with all its arms, and write its results and a report of them."""
     if name not in STUDIES:
-        raise ConfigError(f"There is no study {name!r}; choose {' or '.join(STUDIES)}.")
+        raise ConfigError(f"There is no study {name!r}; choose one of {', '.join(STUDIES)}.")
     scales, outlines, work = (import_module(f"graftlm.studies.{name}.{part}") for part in ("scale", "dry_run", "study"))
     if scale not in scales.SCALES:
         raise ConfigError(f"There is no scale {scale!r}; choose {' or '.join(scales.SCALES)}.")

@@ -27,17 +27,21 @@ class Run(ABC):
         """On the test examples."""
 
     def row(self, scale: str) -> dict[str, Any]:
-        """What results say of it: arm, seed, scale, metrics with intervals over examples, learning rate and losses."""
-        return {
-            "arm": self.job.arm_name,
-            "seed": self.job.seed,
-            "scale": scale,
+        """What results say of it: arm, seed, scale, metrics with intervals over examples, learning rate and losses.
+
+        An arm that trains nothing has neither rate nor losses.
+        """
+        found = {"arm": self.job.arm_name, "seed": self.job.seed, "scale": scale}
+        metrics = {"metrics": {metric: value.to_dict() for metric, value in self.metrics.items()}}
+        if "run" not in self.trained:
+            return found | metrics
+        run = {
             "rate": self.job.rate,
             "parameters": self.trained["run"]["parameters"]["trainable"],
             "validation_loss": best_loss(self.trained),
-            "metrics": {metric: value.to_dict() for metric, value in self.metrics.items()},
             "training": self.trained["run"]["losses"],
         }
+        return found | metrics | run
 
 
 AnyRun = TypeVar("AnyRun", bound=Run)

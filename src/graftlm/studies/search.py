@@ -42,10 +42,10 @@ def finals(
 
 
 def jobs_of_arm(
-    search: Sequence[Trained], counting: Sequence[Trained], then: Callable[[Trained], Job], done: Records
+    search: Sequence[Trained], counting: Sequence[Trained], then: Callable[[Trained], Job] | None, done: Records
 ) -> list[Job]:
     """Search, then the jobs that count, each once; and what is to be done with those that have ended."""
-    ended = [then(job) for job in counting if job.name in done]
+    ended = [] if then is None else [then(job) for job in counting if job.name in done]
     return [*search, *(job for job in counting if job not in search), *ended]
 
 

@@ -84,9 +84,11 @@ def train(
     validation: Mapping[str, Sequence[Example]],
     folder: Path,
     name: str,
+    keep: bool = True,
 ) -> dict[str, Any]:
     """Train a model, in place, and leave it in the folder of job `name` in the folder of all jobs; the run's record.
 
+    With `keep` False nothing stays but the log.
     Raises: KeyboardInterrupt when it was stopped before the end; the next call goes on from there.
     """
     mixture = Mixture.of(examples)
@@ -105,6 +107,7 @@ def train(
         )
     if run["interrupted_at"] is not None:
         raise KeyboardInterrupt
-    save_graft(model, tokenizers, folder / name / MODEL, run=run, replace=True)
+    if keep:
+        save_graft(model, tokenizers, folder / name / MODEL, run=run, replace=True)
     checkpoints.remove()
     return run

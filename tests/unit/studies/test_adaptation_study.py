@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import tiny
 from graftlm.cli.main import app
 from graftlm.data.mixture import Mixture
 from graftlm.data.tokenizers import Tokenizers, tokenizer_of
@@ -32,13 +31,9 @@ RATES = (1e-3, 1e-2)
 
 
 @pytest.fixture(scope="module")
-def scale(tmp_path_factory: pytest.TempPathFactory) -> Scale:
+def scale(language_model: Path) -> Scale:
     """Some arms of the study on a tiny Llama with the shipped tokenizer."""
-    folder = tmp_path_factory.mktemp("lm")
-    tokenizer = tokenizer_of(locate("embedded-lm"))
-    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    tiny.stock_lm("llama", vocab_size=len(tokenizer), **ids).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    folder = language_model
     arms = all_arms(
         teacher={"teacher": str(folder), "teacher_weight": 1.0, "teacher_keep": "all"},
         unbalanced={"decoder_layers": "0,2"},
