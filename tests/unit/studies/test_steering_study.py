@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
+import tiny
 from graftlm.cli.main import app
+from graftlm.data.collate import Example
 from graftlm.data.task import load_task
 from graftlm.data.text_task import load_training_task
 from graftlm.errors import TaskError
 from graftlm.evaluation.loss import per_token
+from graftlm.model.parts import group_of
 from graftlm.studies.search import Budget
 from graftlm.studies.steering.analysis import share_kept
 from graftlm.studies.steering.arms import ADAPTED, ARMS, RAW, STARTS, Cell
 from graftlm.studies.steering.dry_run import outline
 from graftlm.studies.steering.plan import SteeringPlan
 from graftlm.studies.steering.prepare import prepare
+from graftlm.studies.steering.pulls import pulls
 from graftlm.studies.steering.scale import MINI, SCALES, Scale
 from graftlm.studies.steering.study import TASKS, run_study, write_results
 from graftlm.studies.steering.tasks import HELD_OUT, PREFIX_LM, SEEN, Made, Pairs
@@ -110,6 +116,7 @@ def test_every_cell_is_tuned_and_tested(scale: Scale, data: Path, finished: tupl
         assert {"loss", "source_gain", "token_f1"} <= row["metrics"].keys()
         if row["arm"] != "un-tuned":
             assert [step for step, _ in row["source_gain"]] == [1, 2]
+    assert all(cell["pulls"]["encoder"]["l1"] > 0 for cell in results["cells"] if cell["arm"] == "un-tuned")
     trained = {cell["arm"]: cell.get("parameters") for cell in results["cells"] if cell["start"] == ADAPTED}
     assert trained["un-tuned"] is None
     assert trained["adapter"] < trained["encoder"] < trained["encoder-lora-2"] < trained["encoder-bridge"]
@@ -201,6 +208,26 @@ def test_the_share_that_is_kept() -> None:
     assert share_kept(untuned, best, half, score=per_token) == {"value": 0.5, "low": 0.5, "high": 0.5}
     assert share_kept(untuned, best, [*half, *best], score=per_token) == {"value": 0.75, "low": 0.75, "high": 0.75}
     assert share_kept(best, best, half, score=per_token) is None
+
+
+def test_pulls_are_gradients_of_the_loss_per_token() -> None:
+    model, plain = (tiny.graft(**tiny.LOSSLESS | {"share_layers": True}) for _ in range(2))
+    examples = [Example([5, 9, 3, 7], [4, 8, 2]), Example([6, 2], [3, 3, 5, 9, 2]), *[Example([7, 8, 9], [4])] * 16]
+    found = pulls(model, examples)
+    plain.copy_layers()
+    loss, tokens = torch.zeros(()), 0
+    for example in examples:
+        logits = plain(input_ids=torch.tensor([example.input_ids]), labels=torch.tensor([example.labels])).logits
+        loss = loss + cross_entropy(logits[0], torch.tensor(example.labels), reduction="sum")
+        tokens += len(example.labels)
+    (loss / tokens).backward()
+    norms = {name: p.grad.abs().sum().item() for name, p in plain.named_parameters() if p.grad is not None}
+    for group in ("encoder", "decoder", "embeddings"):
+        assert found[group]["l1"] == pytest.approx(
+            sum(n for name, n in norms.items() if group_of(name) == group), rel=1e-4
+        )
+    assert sum(part["parameters"] for part in found.values()) == sum(p.numel() for p in plain.parameters())
+    assert all(p.grad is None for p in model.parameters())
 
 
 def test_copied_words(data: Path, tmp_path: Path) -> None:

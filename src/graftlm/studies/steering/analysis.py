@@ -80,7 +80,9 @@ def summaries(plan: SteeringPlan, runs: Mapping[Cell, Sequence[SteeringRun]]) ->
             "metrics": {name: mean(run.metrics[name].value for run in cell_runs) for name in cell_runs[0].metrics},
             "copied": mean(cell_runs[0].tested["copied"]),
         }
-        if cell.arm != UNTUNED:
+        if cell.arm == UNTUNED:
+            summary["pulls"] = cell_runs[0].tested["pulls"]
+        else:
             summary["parameters"] = cell_runs[0].trained["run"]["parameters"]["trainable"]
             summary["source_gains"] = mean_points([run.source_gains for run in cell_runs])
             ends = [runs.get(Cell(start=cell.start, task=cell.task, arm=arm), ()) for arm in (UNTUNED, EVERYTHING)]

@@ -11,6 +11,7 @@ import torch
 from graftlm.adaptation.adapt import adapt
 from graftlm.adaptation.store import load_graft, save_graft
 from graftlm.data.deferred import made
+from graftlm.data.records import Record
 from graftlm.data.task import Task, load_task
 from graftlm.data.text_task import load_training_task
 from graftlm.data.tokenizers import Tokenizers, tokenizers_of
@@ -21,6 +22,7 @@ from graftlm.model.modeling import GraftForConditionalGeneration
 from graftlm.objectives.task_examples import task_examples
 from graftlm.studies.steering.arms import Arm, Cell, Start
 from graftlm.studies.steering.prepare import TASK
+from graftlm.studies.steering.pulls import pulls
 from graftlm.studies.steering.scale import Scale
 from graftlm.studies.training import MODEL, ArmTraining, quiet, train
 from graftlm.training.settings import TuneSettings
@@ -45,11 +47,8 @@ class Adapt(ArmTraining):
         room = room_of(model)
         tasks = {name: load_training_task(self.data / name / TASK) for name in self.scale.seen}
         examples = {name: task_examples(task, "train", tokenizers, room, 0) for name, task in tasks.items()}
-        held = {
-            name: [made(item) for item in task_examples(task, "validation", tokenizers, room, 0, self.scale.validation)]
-            for name, task in tasks.items()
-        }
-        validation = {name: rows[: self.scale.validation] for name, rows in held.items()}
+        held = {name: task_examples(task, "validation", tokenizers, room, 0) for name, task in tasks.items()}
+        validation = {name: [made(item) for item in rows[: self.scale.validation]] for name, rows in held.items()}
         settings = TuneSettings(**self.settings)
         run = train(model, tokenizers, examples, settings, validation=validation, folder=folder, name=self.name)
         return self.heading | {"run": run}
@@ -76,21 +75,23 @@ class Tune(ArmTraining):
         return self.scale.arms[self.cell.arm]
 
     def __call__(self, folder: Path) -> dict[str, Any]:
-        """The record of the run, where there is one, and what the test examples came to. Raises: as training.train."""
+        """The record of the run or, where nothing is tuned, the pulls at each part; and what the test examples came to.
+
+        Raises: as training.train.
+        """
         quiet()
         model, tokenizers = self._beginning(folder)
         task = load_task(self.data / self.cell.task / TASK)
-        record = self.heading
+        record, room = self.heading, room_of(model)
+        found = task_examples(task, "validation", tokenizers, room, 0, self.scale.validation)
+        held = [made(item) for item in found]
         if self.arm.settings is not None:
-            room = room_of(model)
-            examples = task_examples(task, "train", tokenizers, room, 0)
-            held = task_examples(task, "validation", tokenizers, room, 0, self.scale.validation)
             run = train(
                 model,
                 tokenizers,
-                {task.name: examples},
+                {task.name: task_examples(task, "train", tokenizers, room, 0)},
                 TuneSettings(**self.settings),
-                validation={task.name: [made(item) for item in held]},
+                validation={task.name: held},
                 folder=folder,
                 name=self.name,
                 keep=False,
@@ -107,6 +108,8 @@ class Tune(ArmTraining):
             encoder_name=self.cell.arm,
         )
         copied = [copy_share(task, record) for record in task.records("test")[: self.scale.test]]
+        if self.arm.settings is None:
+            record |= {"pulls": pulls(model, held)}
         return record | {"evaluation": tested, "copied": copied}
 
     @property
@@ -132,7 +135,7 @@ def room_of(model: GraftForConditionalGeneration) -> tuple[int, int | None]:
     return model.config.max_position_embeddings, model.config.source_positions
 
 
-def copy_share(task: Task, record: Any) -> float:
+def copy_share(task: Task, record: Record) -> float:
     """Share of a target's words that stand in its source, whatever their case; the first reference counts."""
     target = task.target(record).lower().split()
     source = set(task.source(record).lower().replace("|", " ").replace("_", " ").split())
