@@ -77,7 +77,7 @@ MINI = Scale(
     sets=(*TEXT_SETS, *(name for name, task in SEEN.items() if isinstance(task, Pairs)), *HELD_OUT),
     adaptation=Budget(
         settings={
-            "steps": 2_000,
+            "steps": 1_000,
             "warmup_steps": 20,
             "batch_tokens": 4_096,
             "packing": True,
@@ -87,7 +87,7 @@ MINI = Scale(
         rates=(1e-3, 3e-3),
     ),
     tuning=Budget(
-        settings={"steps": 300, "warmup_steps": 20, "batch_size": 16, "eval_every": 50}, rates=(3e-4, 1e-3, 3e-3)
+        settings={"steps": 300, "warmup_steps": 20, "batch_size": 8, "eval_every": 50}, rates=(3e-4, 1e-3, 3e-3)
     ),
     validation=64,
     test=200,
