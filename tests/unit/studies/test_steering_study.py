@@ -122,7 +122,7 @@ def test_every_cell_is_tuned_and_tested(scale: Scale, data: Path, finished: tupl
     assert trained["adapter"] < trained["encoder"] < trained["encoder-lora-2"] < trained["encoder-bridge"]
     assert trained["encoder"] < trained["everything"]
     page = (out / "report.html").read_text()
-    for part in ("Task held", "Where the graft begins", "Copying", "encoder-lora-2"):
+    for part in ("Task held", "Where the graft begins", "Copying", "encoder-lora-2", "gradient of the loss"):
         assert part in page
     assert "Not finished" not in page
 

@@ -20,25 +20,49 @@ def study_page(results: Mapping[str, Any]) -> Page:
     """The page of the study's results so far, as results.json holds them."""
     cells = results["cells"]
     tasks = list(dict.fromkeys(cell["task"] for cell in cells))
-    sections = [Section("What was done", [_words(results)])]
+    starts = table("Starts", START_COLUMNS, grafts(results["starts"]))
+    sections = [Section("What was done", [_words(results), starts])]
     for task in tasks:
         here = [cell for cell in cells if cell["task"] == task]
         main = [cell for cell in here if cell["start"] == ADAPTED]
         parts = [table(f"What is tuned, from start {ADAPTED}", arm_columns(main), arm_rows(main))] if main else []
         parts += _gains({cell["arm"]: cell for cell in main}, f"Source gain on {task} by what is tuned")
-        starts = [cell for cell in here if cell["arm"] in (ENCODER, EVERYTHING)]
-        parts.append(table("Where the graft begins", ["start", *arm_columns(starts)], start_rows(starts)))
+        compared = [cell for cell in here if cell["arm"] in (ENCODER, EVERYTHING)]
+        parts.append(table("Where the graft begins", ["start", *arm_columns(compared)], start_rows(compared)))
         encoders = {cell["start"]: cell for cell in here if cell["arm"] == ENCODER}
         parts += _gains(encoders, f"Source gain on {task} by start, encoder tuned")
         sections.append(Section(f"Task {task}", parts))
     copying = [cell for cell in cells if cell["start"] == ADAPTED and cell["arm"] in (ENCODER, EVERYTHING)]
     if copying:
         sections.append(Section("Copying", [table("Source gain and copying", COPY_COLUMNS, copy_rows(copying))]))
+    untuned = [cell for cell in cells if "pulls" in cell]
+    if untuned:
+        sections.append(
+            Section("Before tuning", [table(PULLS, ["start", "task", *pulled(untuned)], pull_rows(untuned))])
+        )
     lead = (
         "When does a frozen decoder read what an encoder is tuned to say? Same data in the same order, same batches, "
         "same updates, same search for a learning rate in every arm."
     )
     return Page(f"Steering study, scale {results['scale']}", lead, sections)
+
+
+START_COLUMNS = ("start", "what", "updates of everything", "rate", "validation loss", "source gain")
+
+
+def grafts(starts: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """A row for each start that is there, with its last validation."""
+    rows = []
+    for name, start in starts.items():
+        found = (
+            [f"{start['validation'][-1][part]:.3f}" for part in ("loss", "source_gain")]
+            if start["updates"]
+            else ["–"] * 2
+        )
+        rows.append(
+            [name, start["title"], f"{start['updates']:,}", f"{start['rate']:g}" if start["rate"] else "–", *found]
+        )
+    return rows
 
 
 def arm_columns(cells: Cells) -> list[str]:
@@ -75,6 +99,24 @@ def copy_rows(cells: Cells) -> list[list[str]]:
     ]
 
 
+PULLS = "Shares of the parts in the gradient of the loss, by the sum of absolute values"
+
+
+def pulled(cells: Cells) -> list[str]:
+    """The groups of parts that have a gradient."""
+    return list(dict.fromkeys(group for cell in cells for group in cell["pulls"]))
+
+
+def pull_rows(cells: Cells) -> list[list[str]]:
+    """A row for each start and task: what share of the gradient stands in each group of `pulled`."""
+    rows, groups = [], pulled(cells)
+    for cell in cells:
+        norms = {group: norm["l1"] for group, norm in cell["pulls"].items()}
+        shares = [f"{norms[group] / sum(norms.values()):.0%}" if group in norms else "–" for group in groups]
+        rows.append([cell["start"], cell["task"], *shares])
+    return rows
+
+
 def _figures(cell: Mapping[str, Any]) -> list[str]:
     metrics, kept = cell["metrics"], cell.get("kept")
     share = "–" if kept is None else f"{kept['value']:.0%} ({kept['low']:.0%} to {kept['high']:.0%})"
@@ -100,12 +142,8 @@ def _gains(cells: Mapping[str, Mapping[str, Any]], title: str) -> list[Html]:
 
 def _words(results: Mapping[str, Any]) -> Html:
     done, planned = results["jobs"]
-    starts = "; ".join(
-        f"{name}: {start['title']}, {start['updates']:,} updates of everything"
-        for name, start in results["starts"].items()
-    )
     sentences = [
-        f"Language model {results['model']}. Starts are {starts or 'not made yet'}. Then the decoder is frozen, but in "
+        f"All of a graft of {results['model']} is trained on texts and tasks. Then the decoder is frozen, but in "
         "the arms that say otherwise, and each task is tuned alone.",
         "Loss and source gain are of test examples, in nats per target token.",
         f"All training together took {seconds_text(results['training_seconds'])} of single threads.",
