@@ -70,7 +70,7 @@ MINI = Scale(
     },
     vocabulary=6_000,
     base=Budget(settings=_updates(6_000, warmup_steps=400, eval_every=500), rates=(1e-3,)),
-    scratch=Budget(settings=_updates(3_000, eval_every=200), rates=(5e-4, 1e-3, 2e-3)),
+    scratch=Budget(settings=_updates(3_000, eval_every=200), rates=(1e-3, 2e-3)),
     tuned=Budget(settings=_updates(600, eval_every=100), rates=(2e-4, 6e-4, 2e-3)),
     validation=400,
     max_tokens=48,
