@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from graftlm.cli.main import app
 from graftlm.errors import TaskError
-from graftlm.studies.bridge.analysis import BridgeRun, difference, smallest_difference
+from graftlm.studies.bridge.analysis import BridgeRun, difference, smallest_difference, smallest_differences
 from graftlm.studies.bridge.arms import TUNED, UNFROZEN
 from graftlm.studies.bridge.plan import BridgePlan
 from graftlm.studies.bridge.scale import MINI, SCALES, Budget, Scale
@@ -147,6 +147,17 @@ def test_the_smallest_difference_is_that_of_a_hand_made_example() -> None:
     one = {"difference": {"bleu": {"seeds": [-1.0, 1.0], "low": -1.96, "high": 1.96}}}
     assert smallest_difference({"a": one, "b": {}}) == pytest.approx(2.8 * 2**0.5)
     assert smallest_difference({"a": {"difference": {"bleu": {"seeds": [1.0], "low": 0, "high": 1}}}}) is None
+
+
+def test_smallest_differences_are_of_arms_with_the_same_test_sets() -> None:
+    def arm(tests: str, width: float) -> dict[str, Any]:
+        return {
+            "tests": tests,
+            "difference": {"bleu": {"seeds": [0.0, 0.0], "low": -1.96 * width, "high": 1.96 * width}},
+        }
+
+    found = {"a": arm("x and y", 1.0), "b": arm("x and y", 1.0), "c": arm("z", 10.0), "d": {"tests": "w"}}
+    assert smallest_differences(found) == {"x and y": pytest.approx(2.8), "z": pytest.approx(28.0)}
 
 
 def test_data_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def summaries(runs: Mapping[str, Sequence[BridgeRun]], arms: Mapping[str, Arm]) 
     for name, arm_runs in runs.items():
         values = [run.metrics for run in arm_runs]
         summary: dict[str, Any] = {
+            "tests": " and ".join(task["task"] for task in arm_runs[0].tested["evaluations"]),
             "seeds": len(arm_runs),
             "rate": arm_runs[-1].job.rate,
             "metrics": {metric: mean(value[metric].value for value in values) for metric in values[0]},
@@ -78,6 +79,15 @@ def difference(reference: Sequence[BridgeRun], runs: Sequence[BridgeRun], metric
     """How a metric of an arm's runs differs from that of its reference's; see differences.difference."""
     first, second = ([run.statistics(metric) for run in side] for side in (reference, runs))
     return differences.difference(first, second, ALL_SCORES[metric])
+
+
+def smallest_differences(found: Mapping[str, dict[str, Any]]) -> dict[str, float]:
+    """The smallest difference in BLEU between arms that are tested on the same sets, by the names of these sets."""
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, summary in found.items():
+        groups.setdefault(summary["tests"], {})[name] = summary
+    values = {tests: smallest_difference(group) for tests, group in groups.items()}
+    return {tests: value for tests, value in values.items() if value is not None}
 
 
 def smallest_difference(found: Mapping[str, dict[str, Any]], metric: str = "bleu") -> float | None:

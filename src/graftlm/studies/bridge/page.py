@@ -55,10 +55,10 @@ def _figures(arm: Mapping[str, Any]) -> list[str]:
 
 def _words(results: Mapping[str, Any]) -> Html:
     seconds = seconds_text(results["training_seconds"])
-    smallest = results["smallest_difference"]
     sentence = f"All training together took {seconds} of single threads."
-    if smallest is not None:
-        sentence += f" A difference of {smallest:.2f} BLEU would have been found four times out of five."
+    smallest = [f"{value:.2f} BLEU in {tests}" for tests, value in results["smallest_differences"].items()]
+    if smallest:
+        sentence += f" A difference of {', and one of '.join(smallest)} would have been found four times out of five."
     return element("p", sentence)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from graftlm.data.tokenizers import tokenizer_of
 from graftlm.families.locate import locate
 from graftlm.files import atomic_folder
-from graftlm.studies.bridge.analysis import BridgeRun, smallest_difference, summaries
+from graftlm.studies.bridge.analysis import BridgeRun, smallest_differences, summaries
 from graftlm.studies.bridge.corpus import make_tokenizer, translation_tasks
 from graftlm.studies.bridge.page import study_page
 from graftlm.studies.bridge.plan import BridgePlan
@@ -39,7 +39,7 @@ def write_results(scale: Scale, name: str, data: Path, out: Path, done: Records)
     found = summaries(runs, arms)
     results = circumstances(name, done, "sacrebleu") | {
         "best_bridge": plan.best_bridge(done),
-        "smallest_difference": smallest_difference(found),
+        "smallest_differences": smallest_differences(found),
         "arms": {
             arm: {"title": arms[arm].title if arm in arms else "base"} | summary for arm, summary in found.items()
         },
